@@ -1,0 +1,206 @@
+"""The data dictionary: every table of a corpus, and what each column means.
+
+A corpus is a folder or URI that holds `<table>.lance`. A column's `doc` (unit, shape, frame) is stored in the data itself, as
+metadata of its Arrow field. Absence is null, never a made-up value.
+
+The canonical frame, used by every coordinate here: right-handed, +y up, +z to the front (glTF's), the centre of the bounding box
+at the origin, the farthest surface point at distance 1.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+POINTS_PER_OBJECT = 10_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its name (also its path under the corpus' root), its columns, and the columns that make a row unique."""
+
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+
+    @property
+    def id_column(self) -> str:
+        """The column that says whose row this is; the stages ask for what is missing by it."""
+        return self.key[0]
+
+
+def column(name: str, type: pa.DataType, doc: str, *, optional: bool = False) -> pa.Field:
+    """One column; `optional` means that null is allowed and says "absent"."""
+    return pa.field(name, type, nullable=optional, metadata={"doc": doc})
+
+
+_OBJECT_ID = column("object_id", pa.string(), 'The object: "source/source_id".')
+_STAGE_KEY = column(
+    "stage_key",
+    pa.string(),
+    "Hash of all that this row depends on: input, the stage's settings, its code version. Another hash means: make it anew.",
+)
+
+OBJECTS = Table(
+    "objects",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            _STAGE_KEY,
+            column("source", pa.string(), "Name of the collection the object comes from."),
+            column("source_id", pa.string(), "Id within the collection, in the collection's own spelling."),
+            column("asset_uri", pa.string(), "Where the asset is: an absolute path or a URI."),
+            column("asset_format", pa.string(), "Lower-case format of the asset: glb, gltf, obj, ply, ..."),
+            column("asset_sha256", pa.string(), "SHA-256 of the asset's bytes, hexadecimal."),
+            column("asset_bytes", pa.int64(), "Size of the asset in bytes."),
+            column(
+                "companions_sha256",
+                pa.string(),
+                "SHA-256 over the files the asset refers to (buffers, material files, textures). Null: it stands alone.",
+                optional=True,
+            ),
+            column("name", pa.string(), "Name as the collection gives it.", optional=True),
+            column("categories", pa.list_(pa.string()), "Category names as the collection gives them; may be empty."),
+            column("tags", pa.list_(pa.string()), "Tags as the collection gives them; may be empty."),
+            column("description", pa.string(), "Description as the collection gives it; may hold HTML.", optional=True),
+            column("license", pa.string(), 'Licence of the object as an SPDX id, or "unknown".'),
+            column("creator", pa.string(), "Who made the object, as to be named in an attribution.", optional=True),
+            column("split", pa.string(), "Named split the object belongs to.", optional=True),
+            column("thumbnail_uri", pa.string(), "The collection's own picture of the object.", optional=True),
+        ]
+    ),
+    key=("object_id",),
+)
+
+VIEWS = Table(
+    "views",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            column("view", pa.int32(), "Number of the view within the object, from 0."),
+            _STAGE_KEY,
+            column("image", pa.binary(), "Encoded picture (WebP lossless), RGBA with straight alpha, sRGB; RGB is 0 where alpha is 0."),
+            column("width", pa.int32(), "Width of the image, pixels."),
+            column("height", pa.int32(), "Height of the image, pixels."),
+            column(
+                "intrinsics",
+                pa.list_(pa.float32(), 4),
+                "fx, fy, cx, cy in pixels; the image's top left corner is (0, 0), the centre of its first pixel (0.5, 0.5).",
+            ),
+            column(
+                "camera_to_world",
+                pa.list_(pa.float32(), 16),
+                "Row-major 4x4, camera to canonical frame. Camera axes are OpenCV's: x right, y down, z forward.",
+            ),
+            column("kind", pa.string(), "rendered, photo or thumbnail."),
+            column("rig", pa.string(), "Named and versioned set of cameras the view belongs to.", optional=True),
+            column("alpha_coverage", pa.float32(), "Share of the picture covered by the object: mean alpha, 0..1."),
+            column("border_coverage", pa.float32(), "Mean alpha over the outermost pixels, 0..1: above 0, the object is cut off."),
+            column("dark_share", pa.float32(), "Share of the object's pixels with luminance below 5/255.", optional=True),
+            column("bright_share", pa.float32(), "Share of the object's pixels with luminance above 250/255.", optional=True),
+            column("luminance", pa.float32(), "Mean sRGB luminance of the object's pixels, 0..1.", optional=True),
+            column("missing_textures", pa.int32(), "Textures that the asset names and that could not be read.", optional=True),
+            column("device", pa.string(), "What rendered the view: CPU, or the GPU backend and its name.", optional=True),
+        ]
+    ),
+    key=("object_id", "view"),
+)
+
+POINTS = Table(
+    "points",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            _STAGE_KEY,
+            column(
+                "xyz",
+                pa.list_(pa.float16(), 3 * POINTS_PER_OBJECT),
+                "(10000, 3) row-major, canonical frame, even by area. Every prefix is a good subsample: the first 1,024 are in "
+                "farthest-point order.",
+            ),
+            column(
+                "rgb",
+                pa.list_(pa.uint8(), 3 * POINTS_PER_OBJECT),
+                "(10000, 3) row-major, sRGB 0..255: the surface's unlit base colour. Null: the asset has no colour.",
+                optional=True,
+            ),
+            column(
+                "canonical_from_asset",
+                pa.list_(pa.float64(), 16),
+                "Row-major 4x4: coordinates of the asset's file to the canonical frame.",
+            ),
+            column("vertices", pa.int64(), "Vertices of the mesh the points lie on, as rendered."),
+            column("faces", pa.int64(), "Triangles of the mesh the points lie on, as rendered."),
+            column("area", pa.float64(), "Surface area of that mesh in the canonical frame."),
+        ]
+    ),
+    key=("object_id",),
+)
+
+CAPTIONS = Table(
+    "captions",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            column("origin", pa.string(), "Where the caption comes from: metadata, cap3d, captioner, retrieved, ..."),
+            column("caption", pa.int32(), "Number of the caption within the object and origin, from 0."),
+            _STAGE_KEY,
+            column("text", pa.string(), "The caption: one sentence or phrase about the object."),
+            column("model", pa.string(), "What wrote the caption: a model's name, or the rule that made it."),
+            column("kept", pa.bool_(), "Whether the caption is for training."),
+            column("dropped_because", pa.string(), "Reason a caption is not kept. Null: it is kept.", optional=True),
+            column("score", pa.float32(), "Agreement of caption and views under a teacher, cosine. Null: not measured.", optional=True),
+        ]
+    ),
+    key=("object_id", "origin", "caption"),
+)
+
+FAILURES = Table(
+    "failures",
+    pa.schema(
+        [
+            column("object_id", pa.string(), "The object (for a stage over texts: the text's SHA-256) that the stage could not do."),
+            column("stage", pa.string(), "The stage."),
+            _STAGE_KEY,
+            column("reason", pa.string(), "Short name of the reason, to count by."),
+            column("message", pa.string(), "What happened, for the person who must act."),
+            column("log_tail", pa.string(), "Last lines of the tool that failed.", optional=True),
+            column("attempts", pa.int32(), "How often it was tried."),
+        ]
+    ),
+    key=("object_id", "stage"),
+)
+
+
+def image_embeddings(teacher: str, dim: int) -> Table:
+    """The image embeddings of one teacher, `dim` numbers each."""
+    return Table(
+        f"image_embeddings/{teacher}",
+        pa.schema(
+            [
+                _OBJECT_ID,
+                _STAGE_KEY,
+                column(
+                    "embedding",
+                    pa.list_(pa.field("item", pa.list_(pa.float16(), dim), nullable=False)),
+                    "The teacher's image embeddings, one per view in `view` order, unit length.",
+                ),
+            ]
+        ),
+        key=("object_id",),
+    )
+
+
+def text_embeddings(teacher: str, dim: int) -> Table:
+    """The text embeddings of one teacher, `dim` numbers each; one row per distinct text, whichever objects it describes."""
+    return Table(
+        f"text_embeddings/{teacher}",
+        pa.schema(
+            [
+                column("text_sha256", pa.string(), "SHA-256 of the text in UTF-8, hexadecimal."),
+                _STAGE_KEY,
+                column("text", pa.string(), "The text."),
+                column("embedding", pa.list_(pa.float16(), dim), "The teacher's text embedding, unit length."),
+            ]
+        ),
+        key=("text_sha256",),
+    )
