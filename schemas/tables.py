@@ -78,7 +78,7 @@ VIEWS = Table(
             _OBJECT_ID,
             column("view", pa.int32(), "Number of the view within the object, from 0."),
             _STAGE_KEY,
-            column("image", pa.binary(), "Encoded picture (WebP lossless), RGBA with straight alpha, sRGB; RGB is 0 where alpha is 0."),
+            column("image", pa.binary(), "Encoded picture (WebP lossless), sRGB with straight alpha; RGB is 0 where alpha is 0."),
             column("width", pa.int32(), "Width of the image, pixels."),
             column("height", pa.int32(), "Height of the image, pixels."),
             column(
@@ -148,7 +148,7 @@ CAPTIONS = Table(
             column("model", pa.string(), "What wrote the caption: a model's name, or the rule that made it."),
             column("kept", pa.bool_(), "Whether the caption is for training."),
             column("dropped_because", pa.string(), "Reason a caption is not kept. Null: it is kept.", optional=True),
-            column("score", pa.float32(), "Agreement of caption and views under a teacher, cosine. Null: not measured.", optional=True),
+            column("score", pa.float32(), "Cosine of caption and views under a teacher. Null: not measured.", optional=True),
         ]
     ),
     key=("object_id", "origin", "caption"),
@@ -158,7 +158,7 @@ FAILURES = Table(
     "failures",
     pa.schema(
         [
-            column("object_id", pa.string(), "The object (for a stage over texts: the text's SHA-256) that the stage could not do."),
+            column("object_id", pa.string(), "The object that the stage could not do; for texts, the text's SHA-256."),
             column("stage", pa.string(), "The stage."),
             _STAGE_KEY,
             column("reason", pa.string(), "Short name of the reason, to count by."),
