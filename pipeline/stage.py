@@ -72,22 +72,26 @@ class Stage(Protocol):
 
     name       as in FAILURES and in `status`
     version    raised by hand when the code changes what the rows hold
-    reads      name of the input table
+    reads      name of the input table; "" when the input is no table
+    per        column of the input table whose values are the tasks' ids: object_id, or text_sha256
     columns    columns of the input table that the work needs
     depends    columns of the input table that the output depends on; they go into the stage key
-    where      SQL filter on the input rows, or None
-    writes     the output table
-    batch      objects per call of the work
+    where      boolean column of the input table that says which rows count, or None
+    writes     the output table; its id column holds the tasks' ids
+    owns       SQL condition for the rows of the output table that are this stage's, or None: all of them
+    batch      objects per call of the work, at most
     cpus gpus  what one worker takes of a cluster
     """
 
     name: str
     version: int
     reads: str
+    per: str
     columns: tuple[str, ...]
     depends: tuple[str, ...]
     where: str | None
     writes: Table
+    owns: str | None
     batch: int
     cpus: float
     gpus: float
@@ -97,19 +101,37 @@ class Stage(Protocol):
         ...
 
     def start(self) -> Work:
-        """Called once per worker: loads weights, starts Blender, and returns the work."""
+        """Called once per worker: loads weights and returns the work. (Stages that only run in a pass of several have none.)"""
         ...
+
+
+class Pass(Protocol):
+    """Stages over the same input table that one piece of work does together; most passes hold one stage (`Single`)."""
+
+    stages: tuple[Stage, ...]
+
+    def start(self) -> Work:
+        """Called once per worker. The work may have a `close()`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Single:
+    """A pass of one stage."""
+
+    stage: Stage
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (self.stage,)
+
+    def start(self) -> Work:
+        return self.stage.start()
 
 
 def settings_of(stage) -> dict[str, Any]:
     """The fields of a settings dataclass as plain JSON values."""
     return json.loads(json.dumps(asdict(stage), default=str))
-
-
-def stage_key(name: str, version: int, settings: dict[str, Any], depends: Iterable[Any]) -> str:
-    """Hash of all that an output row depends on, 16 bytes in hexadecimal."""
-    text = json.dumps([name, version, settings, list(depends)], sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def rng_for(object_id: str, *, seed: int = 0, purpose: str = "") -> np.random.Generator:

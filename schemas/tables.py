@@ -145,6 +145,7 @@ CAPTIONS = Table(
             column("caption", pa.int32(), "Number of the caption within the object and origin, from 0."),
             _STAGE_KEY,
             column("text", pa.string(), "The caption: one sentence or phrase about the object."),
+            column("text_sha256", pa.string(), "SHA-256 of the text in UTF-8, hexadecimal: key into TEXT_EMBEDDINGS."),
             column("model", pa.string(), "What wrote the caption: a model's name, or the rule that made it."),
             column("kept", pa.bool_(), "Whether the caption is for training."),
             column("dropped_because", pa.string(), "Reason a caption is not kept. Null: it is kept.", optional=True),

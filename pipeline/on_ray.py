@@ -1,0 +1,127 @@
+"""The same run on a Ray cluster: one actor per worker, each with its own Blender or model. The only file that imports ray."""
+
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from pipeline.run import Batch, Done, Worker
+from pipeline.stage import Pass
+from pipeline.store import Corpus
+
+# What Ray workers import; on a cluster it travels with the job.
+PACKAGES = Path(__file__).resolve().parent.parent
+IN_FLIGHT = 2  # batches per worker, so that none waits for the driver
+DEATHS = 3  # of its worker, after which an object fails
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Connect to a cluster (`ray://host:10001`, or "auto"), or start one on this machine for as long as the context lasts.
+
+    On a cluster the project's code travels as the working directory of the job; its nodes need the environment of README.md.
+    """
+    local = address is None
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if local:
+        paths = os.pathsep.join([str(PACKAGES), os.environ.get("PYTHONPATH", "")])
+        settings = {"address": "local", "runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "include_dashboard": False}
+    else:
+        settings = {"address": address, "runtime_env": {"working_dir": str(PACKAGES), "excludes": EXCLUDED}}
+    with warnings.catch_warnings():
+        # Lance warns of any fork; Ray's is followed by an exec at once, and touches nothing of Lance.
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")
+        ray.init(log_to_driver=False, logging_level="ERROR", **settings)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+EXCLUDED = [".git", ".venv", "demo", "tests", "benchmarks", "__pycache__"]
+
+
+def gpus() -> float:
+    """GPUs of the connected cluster."""
+    return ray.cluster_resources().get("GPU", 0)
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Do the batches on `workers` actors; fits `pipeline.run.Where`.
+
+    When an actor dies (killed, out of memory, its node lost) another takes its place, and the objects it held are suspects: each
+    is done again alone on a worker, so that no other object dies with it. One whose worker dies three times fails: `worker_died`.
+    """
+
+    workers: int
+
+    def __call__(self, corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
+        cpus, gpus = (max(getattr(stage, kind) for stage in work_pass.stages) for kind in ("cpus", "gpus"))
+        kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(Worker)
+        seats = [_Seat(kind.remote(corpus, work_pass)) for _ in range(self.workers)]
+        left, suspects, deaths = iter(batches), deque(), Counter()
+        try:
+            while True:
+                for seat in seats:
+                    if suspects and not seat.flying:
+                        batch = suspects.popleft()
+                        seat.flying[seat.actor.do.remote(batch)] = batch
+                        continue
+                    while len(seat.flying) < IN_FLIGHT and not any(deaths[batch.ids[0]] for batch in seat.flying.values()):
+                        if suspects or (batch := next(left, None)) is None:
+                            break
+                        seat.flying[seat.actor.do.remote(batch)] = batch
+                if not (flying := {ref: seat for seat in seats for ref in seat.flying}):
+                    return
+                ready, _ = ray.wait(list(flying), num_returns=1)
+                seat = flying[ready[0]]
+                try:
+                    done = ray.get(ready[0])
+                except RayTaskError as error:  # raised by our own code: a bug, which stops the run
+                    raise error.as_instanceof_cause() from None
+                except RayError as error:
+                    if "creation task" in str(error):  # no object's fault: the worker itself could not be set up
+                        raise
+                    held = [one for batch in seat.flying.values() for one in batch.singly()]
+                    deaths.update(one.ids[0] for one in held)
+                    seat.actor, seat.flying = kind.remote(corpus, work_pass), {}
+                    for one in held:
+                        if deaths[one.ids[0]] < DEATHS:
+                            suspects.append(one)
+                        else:
+                            yield _died(work_pass, one, error)
+                else:
+                    del seat.flying[ready[0]]
+                    yield done
+        finally:
+            with suppress(GetTimeoutError, RayError):  # let them put away what they hold (Blender, temporary files)
+                ray.get([seat.actor.close.remote() for seat in seats], timeout=10)
+            for seat in seats:
+                ray.kill(seat.actor)
+
+
+@dataclass
+class _Seat:
+    """A worker's place: the actor that fills it now, and the batches it holds."""
+
+    actor: ray.actor.ActorHandle
+    flying: dict[ray.ObjectRef, Batch] = field(default_factory=dict)
+
+
+def _died(work_pass: Pass, batch: Batch, error: RayError) -> Done:
+    """The failure of a batch of one object."""
+    done, id = Done(), batch.ids[0]
+    message = f"the worker died each of the {DEATHS} times it had this object: {str(error).splitlines()[0]}"
+    for stage in work_pass.stages:
+        key = batch.keys[stage.name][0]
+        failure = {"object_id": id, "stage": stage.name, "stage_key": key, "reason": "worker_died", "message": message}
+        done.asked[stage.name], done.made[stage.name], done.fragments[stage.name] = [id] if key else [], [], []
+        done.failures[stage.name] = [failure | {"log_tail": None, "attempts": DEATHS}] if key else []
+    return done

@@ -1,0 +1,370 @@
+"""A stage over a table: what is still to do, doing it in batches, and committing what was made.
+
+    todo(corpus, stage)  ->  batches  ->  Worker.do (here, or on Ray)  ->  commit
+
+What is to do is asked of the tables: an object needs a stage when neither a row nor a failure carries its stage key. So a run may
+be killed at any point, and the same command goes on where it stopped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.stage import Made, ObjectError, Pass, Row, Stage, Task
+from pipeline.store import Corpus, CorpusError, quote
+from schemas.check import to_table, violations
+from schemas.tables import FAILURES, Table
+
+COMMIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Todo:
+    """The tasks of a pass, shuffled in an order that is always the same (by a hash of the id): any run of rows is a fair sample.
+
+    `ids` (n,); `keys`: per stage name (n,) stage keys, None where the stage has no need; `positions`: per task the positions of its
+    input rows in version `version` of the input table, or `records`: the input row itself as JSON, when the input is no table.
+    """
+
+    ids: list[str]
+    keys: dict[str, list[str | None]]
+    version: int = 0
+    positions: list[np.ndarray] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self, size: int) -> Iterator["Batch"]:
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Batch(
+                ids=self.ids[part],
+                keys={stage: keys[part] for stage, keys in self.keys.items()},
+                version=self.version,
+                positions=self.positions[part],
+                records=self.records[part],
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A few tasks, small enough to send: a slice of `Todo`."""
+
+    ids: list[str]
+    keys: dict[str, list[str | None]]
+    version: int
+    positions: list[np.ndarray]
+    records: list[str]
+
+    def singly(self) -> list["Batch"]:
+        """The same tasks, one each."""
+        return [
+            Batch(
+                ids=[id],
+                keys={stage: [keys[number]] for stage, keys in self.keys.items()},
+                version=self.version,
+                positions=self.positions[number : number + 1],
+                records=self.records[number : number + 1],
+            )
+            for number, id in enumerate(self.ids)
+        ]
+
+
+@dataclass
+class Done:
+    """What a batch came to, by stage and small enough to send: who was asked for, fragments nobody can see yet, who is in them, and
+    the failures as FAILURES rows."""
+
+    asked: dict[str, list[str]] = field(default_factory=dict)
+    fragments: dict[str, list[str]] = field(default_factory=dict)
+    made: dict[str, list[str]] = field(default_factory=dict)
+    failures: dict[str, list[Row]] = field(default_factory=dict)
+
+
+@dataclass
+class Summary:
+    """How one stage ended. `reasons`: failures of this run by reason; `skipped`: done or failed before."""
+
+    stage: str
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+class Worker:
+    """Does batches: reads the input rows, works, checks the rows made and writes them as fragments."""
+
+    def __init__(self, corpus: Corpus, work_pass: Pass):
+        self.corpus, self.stages = corpus, {stage.name: stage for stage in work_pass.stages}
+        self.reads, self.columns = work_pass.stages[0].reads, _all(stage.columns for stage in work_pass.stages)
+        self.work = work_pass.start()
+
+    def close(self) -> None:
+        if close := getattr(self.work, "close", None):
+            close()
+
+    def do(self, batch: Batch) -> Done:
+        tasks = list(self._tasks(batch))
+        made = self.work(tasks)
+        done = Done()
+        for name, stage in self.stages.items():
+            keys = {task.id: task.keys[name] for task in tasks if name in task.keys}
+            done.asked[name] = list(keys)
+            self._keep(stage, keys, made, done)
+        return done
+
+    def _tasks(self, batch: Batch) -> Iterator[Task]:
+        if batch.positions:
+            counts = [len(positions) for positions in batch.positions]
+            taken = iter(self.corpus.take(self.reads, batch.version, np.concatenate(batch.positions), self.columns))
+            rows = [[next(taken) for _ in range(count)] for count in counts]
+        else:
+            rows = [[json.loads(record)] for record in batch.records]
+        for number, id in enumerate(batch.ids):
+            keys = {name: keys[number] for name, keys in batch.keys.items() if keys[number] is not None}
+            yield Task(id=id, keys=keys, rows=rows[number])
+
+    def _keep(self, stage: Stage, keys: dict[str, str], made: Made, done: Done) -> None:
+        column = stage.writes.id_column
+        rows = [row | {"stage_key": keys[row[column]]} for row in made.rows.get(stage.name, [])]
+        table = to_table(stage.writes, rows)
+        failures = dict(made.failures.get(stage.name, {}))
+        for violation in violations(stage.writes, table):
+            failures.setdefault(
+                rows[violation.row][column], ObjectError("refused_by_check", f"column {violation.column!r}: {violation.message}")
+            )
+        if failures:
+            table = table.filter(pc.invert(pc.is_in(table[column], pa.array(list(failures), pa.string()))))
+        made_ids = set(table[column].to_pylist())
+        if lost := keys.keys() - made_ids - failures.keys():
+            raise RuntimeError(f"stage {stage.name!r} made neither rows nor a failure of {sorted(lost)[:3]}")
+        done.made[stage.name] = [id for id in keys if id in made_ids]
+        done.fragments[stage.name] = self.corpus.write(stage.writes, table)
+        done.failures[stage.name] = [
+            {
+                "object_id": id,
+                "stage": stage.name,
+                "stage_key": keys[id],
+                "reason": error.reason,
+                "message": error.message,
+                "log_tail": error.log_tail,
+                "attempts": error.attempts,
+            }
+            for id, error in failures.items()
+        ]
+
+
+Where = Callable[[Corpus, Pass, Iterable[Batch]], Iterator[Done]]
+
+
+def here(corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
+    """Do the batches in this process."""
+    worker = Worker(corpus, work_pass)
+    try:
+        for batch in batches:
+            yield worker.do(batch)
+    finally:
+        worker.close()
+
+
+def run(
+    corpus: Corpus,
+    work_pass: Pass,
+    *,
+    where: Where = here,
+    workers: int = 1,
+    records: Iterable[Row] | None = None,
+    watch: Callable[[int, dict[str, int]], None] = lambda total, counts: None,
+) -> list[Summary]:
+    """Bring the tables of a pass up to date with their input; one summary per stage.
+
+    `records` is the input of a stage that reads no table. `where` says who does the batches, `workers` how many there are (for the
+    size of a batch). `watch(total, counts)` is called when batches come in: objects to do in all, and done and failed by now.
+    The corpus must be locked by the caller.
+    """
+    began = time.monotonic()
+    corpus.create(FAILURES)
+    for stage in work_pass.stages:
+        corpus.create(stage.writes, made_by(stage))
+    states = {stage.name: State(corpus, stage.writes, made_by(stage)) for stage in work_pass.stages}
+    if records is not None:
+        todo = todo_of_records(states, records)
+    else:
+        for stage in work_pass.stages:
+            forget_leftovers(corpus, stage, states[stage.name])
+        first = work_pass.stages[0]
+        todo = todo_of_table(corpus, states, reads=first.reads, per=first.per, where=first.where)
+    summaries = {name: Summary(name, skipped=states[name].settled) for name in states}
+    counts = {"done": 0, "failed": 0}
+    watch(len(todo), counts)
+    if len(todo):
+        pending: list[Done] = []
+        committed = time.monotonic()
+        size = max(1, min(min(stage.batch for stage in work_pass.stages), -(-len(todo) // (4 * workers))))
+        results = where(corpus, work_pass, todo.batches(size))
+        try:
+            for done in results:
+                pending.append(done)
+                failed = {row["object_id"] for rows in done.failures.values() for row in rows}
+                asked = {id for ids in done.asked.values() for id in ids}
+                counts["done"] += len(asked - failed)
+                counts["failed"] += len(failed)
+                watch(len(todo), counts)
+                if time.monotonic() - committed > COMMIT_SECONDS:
+                    _commit(corpus, work_pass, states, pending, summaries)
+                    pending, committed = [], time.monotonic()
+        finally:  # what was made is right, also when a bug or a key press ends the run
+            _commit(corpus, work_pass, states, pending, summaries)
+            results.close()
+        for stage in work_pass.stages:
+            corpus.check_unique(stage.writes)
+            corpus.compact(stage.writes)
+    for summary in summaries.values():
+        summary.seconds = time.monotonic() - began
+    return list(summaries.values())
+
+
+def made_by(stage: Stage) -> dict[str, Any]:
+    """What the stage key is made of, except the input; stored with the table, so that `status` can tell what is still to do."""
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "settings": stage.settings(),
+        "reads": stage.reads,
+        "per": stage.per,
+        "depends": list(stage.depends),
+        "where": stage.where,
+        "owns": stage.owns,
+    }
+
+
+class State:
+    """What the tables say of one stage: the stage key of each id that is done, and of each that failed.
+
+    `settled` counts the tasks that needed nothing.
+    """
+
+    def __init__(self, corpus: Corpus, writes: Table, made_by: dict[str, Any]):
+        self.stage, self.depends = made_by["stage"], made_by["depends"]
+        self.done = _key_by_id(corpus, writes.name, writes.id_column, where=made_by["owns"])
+        self.failed = _key_by_id(corpus, FAILURES.name, FAILURES.id_column, where=f"stage = {quote(self.stage)}")
+        self.settled = 0
+        prefix = json.dumps([self.stage, made_by["version"], made_by["settings"]], sort_keys=True)
+        self._prefix = hashlib.blake2b(prefix.encode(), digest_size=16)
+
+    def key_if_needed(self, id: str, inputs: list[dict[str, Any]]) -> str | None:
+        """The stage key of a task: a hash of stage, version, settings and what it depends on. None: a row or a failure carries it.
+
+        `inputs`: the distinct values of the columns it depends on, over the task's input rows.
+        """
+        digest = self._prefix.copy()
+        digest.update(json.dumps([[row[name] for name in self.depends] for row in inputs], ensure_ascii=False).encode())
+        key = digest.hexdigest()
+        if self.done.get(id) == key or self.failed.get(id) == key:
+            self.settled += 1
+            return None
+        return key
+
+
+def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: str, where: str | None) -> Todo:
+    """What the stages still need of their common input table."""
+    dataset = corpus.need(reads)
+    depends = _all(state.depends for state in states.values())
+    columns = list(dict.fromkeys([per, *depends, *([where] if where else [])]))
+    rows = dataset.to_table(columns=columns)
+    positions = np.arange(len(rows))
+    if where:
+        kept = rows[where].to_numpy()
+        rows, positions = rows.filter(rows[where]), positions[kept]
+    ids = rows[per].combine_chunks().dictionary_encode()
+    order = np.argsort(ids.indices.to_numpy(), kind="stable")  # rows of one id together, in the table's order
+    starts = np.searchsorted(ids.indices.to_numpy()[order], np.arange(len(ids.dictionary) + 1))
+    inputs = rows.select(depends).to_pylist()
+    found: list[tuple[str, dict[str, str | None], np.ndarray]] = []
+    for number, id in enumerate(ids.dictionary.to_pylist()):
+        mine = order[starts[number] : starts[number + 1]]
+        distinct = [inputs[row] for row in mine if row == mine[0] or inputs[row] != inputs[mine[0]]]
+        keys = {name: state.key_if_needed(id, distinct) for name, state in states.items()}
+        if any(keys.values()):
+            found.append((id, keys, positions[mine]))
+    found.sort(key=lambda task: _shuffled(task[0]))
+    return Todo(
+        ids=[id for id, _, _ in found],
+        keys={name: [keys[name] for _, keys, _ in found] for name in states},
+        version=dataset.version,
+        positions=[rows for _, _, rows in found],
+    )
+
+
+def todo_of_records(states: dict[str, State], records: Iterable[Row]) -> Todo:
+    """What the stages still need of input rows that are in no table (the records of a source)."""
+    seen: set[str] = set()
+    found: list[tuple[str, dict[str, str | None], str]] = []
+    for record in records:
+        id = record["object_id"]
+        if id in seen:
+            raise CorpusError(f"two records have the id {id!r}: give the sources different names (--source NAME:KIND=PATH)")
+        seen.add(id)
+        keys = {name: state.key_if_needed(id, [record]) for name, state in states.items()}
+        if any(keys.values()):
+            found.append((id, keys, json.dumps(record, ensure_ascii=False)))
+    found.sort(key=lambda task: _shuffled(task[0]))
+    return Todo(
+        ids=[id for id, _, _ in found],
+        keys={name: [keys[name] for _, keys, _ in found] for name in states},
+        records=[record for _, _, record in found],
+    )
+
+
+def forget_leftovers(corpus: Corpus, stage: Stage, state: State) -> None:
+    """Remove rows and failures of ids that the input table no longer has (an object given up, a text nobody says any more), and
+    failures of ids that are done: a run that was killed between two commits leaves those."""
+    columns = list(dict.fromkeys([stage.per, *([stage.where] if stage.where else [])]))
+    rows = corpus.need(stage.reads).to_table(columns=columns)
+    there = set((rows.filter(rows[stage.where]) if stage.where else rows)[stage.per].to_pylist())
+    corpus.delete(stage.writes, state.done.keys() - there, stage.owns)
+    leftover = {id for id in state.failed if id not in there or id in state.done}
+    corpus.delete(FAILURES, leftover, f"stage = {quote(stage.name)}")
+
+
+def _commit(corpus: Corpus, work_pass: Pass, states: dict[str, State], pending: list[Done], summaries: dict[str, Summary]) -> None:
+    """Make what was done visible: old rows of the same ids out, new ones in, failures after."""
+    for stage in work_pass.stages:
+        state, summary = states[stage.name], summaries[stage.name]
+        asked = _all(done.asked[stage.name] for done in pending)
+        made = _all(done.made[stage.name] for done in pending)
+        failures = [row for done in pending for row in done.failures[stage.name]]
+        corpus.delete(stage.writes, [id for id in asked if id in state.done], stage.owns)
+        corpus.append(stage.writes, [fragment for done in pending for fragment in done.fragments[stage.name]])
+        corpus.fail(stage.name, to_table(FAILURES, failures), forget=[id for id in made if id in state.failed])
+        summary.done += len(made)
+        summary.failed += len(failures)
+        for row in failures:
+            summary.reasons[row["reason"]] = summary.reasons.get(row["reason"], 0) + 1
+
+
+def _key_by_id(corpus: Corpus, table: str, column: str, *, where: str | None) -> dict[str, str]:
+    dataset = corpus.open(table)
+    if dataset is None:
+        return {}
+    rows = dataset.to_table(columns=[column, "stage_key"], filter=where)
+    return dict(zip(rows[column].to_pylist(), rows["stage_key"].to_pylist(), strict=True))
+
+
+def _shuffled(id: str) -> bytes:
+    return hashlib.blake2b(id.encode(), digest_size=8).digest()
+
+
+def _all(parts: Iterable[Iterable[str]]) -> list[str]:
+    """All items once, in the order of their first appearance."""
+    return list(dict.fromkeys(item for part in parts for item in part))

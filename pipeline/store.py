@@ -1,0 +1,187 @@
+"""A corpus on disk or on an object store: Lance tables, and how they grow.
+
+Workers write fragments that no reader can see; one committer makes them visible. A commit puts rows of an object in place of its
+older ones by deleting first and appending after: a crash between the two leaves the object missing, so that it is done again, and
+never twice.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+
+from pipeline.stage import Row
+from schemas.check import repeated_key
+from schemas.tables import FAILURES, Table
+
+# Fragments below this size cost every later read; compaction makes them one.
+FRAGMENT_BYTES = 256 << 20
+SMALL_FRAGMENTS = 64
+
+
+class CorpusError(Exception):
+    """The corpus cannot be used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The folder or URI that holds `<table>.lance`."""
+
+    root: str
+
+    def uri(self, table: str) -> str:
+        return f"{self.root.rstrip('/')}/{table}.lance"
+
+    def open(self, table: str, version: int | None = None) -> lance.LanceDataset | None:
+        """The table, or None when it has not been made."""
+        try:
+            return lance.dataset(self.uri(table), version=version)
+        except (ValueError, FileNotFoundError) as error:
+            if "was not found" in str(error) or isinstance(error, FileNotFoundError):
+                return None
+            raise
+
+    def need(self, table: str) -> lance.LanceDataset:
+        """The table; CorpusError when it has not been made."""
+        dataset = self.open(table)
+        if dataset is None:
+            raise CorpusError(f"{self.root} has no table {table!r}: it is not a corpus, or the stage before has not been run")
+        return dataset
+
+    def tables(self) -> list[str]:
+        """Names of the tables there are (corpora in a local folder)."""
+        root = Path(self.root)
+        return sorted(
+            str(path.relative_to(root)).removesuffix(".lance") for path in [*root.glob("*.lance"), *root.glob("*/*.lance")]
+        )
+
+    def create(self, table: Table, made_by: dict[str, Any] | None = None) -> lance.LanceDataset:
+        """The table, made empty if it is not there; `made_by` is stored in its schema metadata as JSON.
+
+        Raises CorpusError when the table on disk has other columns than this version of the code writes.
+        """
+        dataset = self.open(table.name)
+        if dataset is None:
+            dataset = lance.write_dataset(table.schema.empty_table(), self.uri(table.name))
+        differing = [field.name for field in table.schema if field.name not in dataset.schema.names]
+        differing += [name for name in dataset.schema.names if name not in table.schema.names]
+        differing += [
+            f.name for f in table.schema if f.name in dataset.schema.names and dataset.schema.field(f.name).type != f.type
+        ]
+        if differing:
+            raise CorpusError(
+                f"{self.uri(table.name)} was made with other columns ({', '.join(differing)}): "
+                "build into a new folder, or remove that table"
+            )
+        if made_by is not None and self.made_by(table.name) != made_by:
+            dataset.update_schema_metadata({"made_by": json.dumps(made_by, sort_keys=True), "key": json.dumps(table.key)})
+            dataset = self.need(table.name)
+        return dataset
+
+    def made_by(self, table: str) -> dict[str, Any] | None:
+        """The settings that made a table, as `create` stored them."""
+        dataset = self.open(table)
+        stored = (dataset.schema.metadata or {}).get(b"made_by") if dataset else None
+        return json.loads(stored) if stored else None
+
+    def write(self, table: Table, rows: pa.Table) -> list[str]:
+        """Rows as fragments that no reader can see yet: JSON for `append`. May be called by many workers at once."""
+        if not len(rows):
+            return []
+        fragments = write_fragments(rows, self.uri(table.name), schema=table.schema, max_bytes_per_file=FRAGMENT_BYTES)
+        return [json.dumps(fragment.to_json()) for fragment in fragments]
+
+    def append(self, table: Table, fragments: Iterable[str]) -> None:
+        """Make fragments visible, and check that as many rows came in as were written. For the one committer."""
+        made = [FragmentMetadata.from_json(fragment) for fragment in fragments]
+        if not made:
+            return
+        dataset = self.need(table.name)
+        before, expected = dataset.count_rows(), sum(fragment.physical_rows for fragment in made)
+        after = lance.LanceDataset.commit(dataset.uri, lance.LanceOperation.Append(made), read_version=dataset.version)
+        if after.count_rows() != before + expected:
+            raise CorpusError(
+                f"{dataset.uri}: {expected} rows were committed to {before} and {after.count_rows()} are there: "
+                "something else writes to this table; stop it, then run the same command again"
+            )
+
+    def delete(self, table: Table, ids: Iterable[str], where: str | None = None) -> None:
+        """Remove the rows of some ids. For the one committer."""
+        ids = list(ids)
+        for start in range(0, len(ids), 1000):
+            listed = ", ".join(quote(id) for id in ids[start : start + 1000])
+            condition = f"{table.id_column} IN ({listed})"
+            self.need(table.name).delete(f"({condition}) AND ({where})" if where else condition)
+
+    def take(self, table: str, version: int, positions: np.ndarray, columns: Iterable[str]) -> list[Row]:
+        """Rows by their position in a version of a table."""
+        return lance.dataset(self.uri(table), version=version).take(positions, columns=list(columns)).to_pylist()
+
+    def check_unique(self, table: Table) -> None:
+        """Raise CorpusError when a key occurs twice."""
+        keys = self.need(table.name).to_table(columns=list(table.key))
+        if repeated := repeated_key(table, keys):
+            raise CorpusError(
+                f"{self.uri(table.name)}: the key {dict(zip(table.key, repeated, strict=True))} occurs twice: "
+                "two builds wrote at once; restore the table's last good version with lance, or remove the table"
+            )
+
+    def compact(self, table: Table) -> None:
+        """Many small fragments to few large ones; the rows and their order stay."""
+        dataset = self.need(table.name)
+        fragments = dataset.get_fragments()
+        if len(fragments) < SMALL_FRAGMENTS:
+            return
+        size = sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
+        rows = dataset.count_rows()
+        target = max(1024, int(rows * FRAGMENT_BYTES / max(size, 1)))
+        if size / len(fragments) > FRAGMENT_BYTES / 4:
+            return
+        dataset.optimize.compact_files(target_rows_per_fragment=target, num_threads=1)
+        if self.need(table.name).count_rows() != rows:
+            raise CorpusError(
+                f"{self.uri(table.name)}: rows changed while fragments were joined; something else writes to this table"
+            )
+
+    def fail(self, stage: str, rows: pa.Table, forget: Iterable[str]) -> None:
+        """Put the failures of a stage in place of older ones of the same objects, and forget those of `forget`."""
+        old = {*rows["object_id"].to_pylist(), *forget}
+        if old:
+            self.delete(FAILURES, old, where=f"stage = {quote(stage)}")
+        self.append(FAILURES, self.write(FAILURES, rows))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who commits. A killed holder frees it. Object stores have no lock: there, start one build at a time."""
+        if "://" in self.root:
+            yield
+            return
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        path = Path(self.root) / ".lock"
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise CorpusError(
+                    f"another run is writing to {self.root} ({file.read().strip()}): wait for it or stop it"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+def quote(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

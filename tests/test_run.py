@@ -1,0 +1,126 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from shout import Shout, object_row, texts
+
+from pipeline.on_ray import OnRay, cluster
+from pipeline.run import here, run
+from pipeline.stage import Single
+from pipeline.store import CorpusError
+from schemas.check import to_table
+from schemas.tables import OBJECTS
+
+
+@pytest.fixture(scope="module")
+def ray_workers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import `shout`
+        with cluster(None):
+            yield OnRay(workers=2)
+
+
+@pytest.fixture(params=["here", "on Ray"])
+def where(request):
+    return here if request.param == "here" else request.getfixturevalue("ray_workers")
+
+
+def failures(corpus):
+    return {row["object_id"]: row for row in corpus.need("failures").to_table().to_pylist()}
+
+
+def test_every_object_gets_its_row_or_its_failure(corpus, where):
+    [summary] = run(corpus, Single(Shout(fails=("Thing 3", "Thing 5"))), where=where)
+    assert texts(corpus) == {f"test/{n}": f"THING {n}!" for n in range(20) if n not in (3, 5)}
+    assert {(row["object_id"], row["stage"], row["reason"], row["attempts"]) for row in failures(corpus).values()} == {
+        ("test/3", "shout", "too_shy", 1),
+        ("test/5", "shout", "too_shy", 1),
+    }
+    assert (summary.done, summary.failed, summary.skipped, summary.reasons) == (18, 2, 0, {"too_shy": 2})
+
+
+def test_a_second_run_does_nothing(corpus, tmp_path):
+    stage = Shout(fails=("Thing 3",), log=str(tmp_path / "log"))
+    run(corpus, Single(stage))
+    versions = {name: corpus.need(name).version for name in ("captions", "failures")}
+    [summary] = run(corpus, Single(stage))
+    assert (summary.done, summary.failed, summary.skipped) == (0, 0, 20)
+    assert versions == {name: corpus.need(name).version for name in ("captions", "failures")}
+    assert len((tmp_path / "log").read_text().split()) == 19
+
+
+def test_a_changed_setting_redoes_all_and_leaves_nothing_old(corpus):
+    run(corpus, Single(Shout(fails=("Thing 3",))))
+    run(corpus, Single(Shout(mark="?", fails=("Thing 4",))))
+    assert texts(corpus) == {f"test/{n}": f"THING {n}?" for n in range(20) if n != 4}
+    assert set(failures(corpus)) == {"test/4"}
+
+
+def test_a_changed_input_redoes_exactly_the_rows_that_depend_on_it(corpus, tmp_path):
+    run(corpus, Single(Shout()))
+    corpus.delete(OBJECTS, ["test/7", "test/8"])
+    corpus.append(OBJECTS, corpus.write(OBJECTS, to_table(OBJECTS, [object_row(7, name="Cup"), object_row(8, creator="Ann")])))
+    run(corpus, Single(Shout(log=str(tmp_path / "log"))))
+    assert (tmp_path / "log").read_text().split() == ["test/7"]
+    assert texts(corpus)["test/7"] == "CUP!"
+
+
+def test_rows_of_an_object_that_is_gone_go_too(corpus):
+    run(corpus, Single(Shout(fails=("Thing 1",))))
+    corpus.delete(OBJECTS, ["test/0", "test/1"])
+    run(corpus, Single(Shout(fails=("Thing 1",))))
+    assert "test/0" not in texts(corpus) and not failures(corpus)
+
+
+def test_a_bug_stops_the_run_and_keeps_what_was_made(corpus, where):
+    with pytest.raises(ZeroDivisionError):
+        run(corpus, Single(Shout(breaks=("Thing 3",))), where=where)
+    kept = len(texts(corpus))
+    assert not failures(corpus)
+    [summary] = run(corpus, Single(Shout()), where=where)
+    assert summary.done == 20 - kept
+    assert len(texts(corpus)) == 20
+
+
+def test_a_row_that_breaks_a_promise_becomes_a_failure(corpus):
+    corpus.delete(OBJECTS, ["test/2"])
+    corpus.append(OBJECTS, corpus.write(OBJECTS, to_table(OBJECTS, [object_row(2, name="")])))
+    run(corpus, Single(Shout(mark="")))
+    assert len(texts(corpus)) == 19
+    assert failures(corpus)["test/2"]["reason"] == "refused_by_check"
+
+
+def test_an_object_that_kills_its_worker_costs_only_itself(corpus, ray_workers):
+    run(corpus, Single(Shout(dies=("Thing 3",))), where=ray_workers)
+    assert texts(corpus) == {f"test/{n}": f"THING {n}!" for n in range(20) if n != 3}
+    assert failures(corpus)["test/3"]["reason"] == "worker_died"
+
+
+def test_here_and_on_ray_make_the_same_rows(corpus, tmp_path, ray_workers):
+    other = dataclasses.replace(corpus, root=str(tmp_path / "other"))
+    other.create(OBJECTS)
+    other.append(OBJECTS, other.write(OBJECTS, corpus.need("objects").to_table()))
+    run(corpus, Single(Shout()), where=here)
+    run(other, Single(Shout()), where=ray_workers, workers=2)
+    key = [("object_id", "ascending")]
+    assert corpus.need("captions").to_table().sort_by(key).equals(other.need("captions").to_table().sort_by(key))
+
+
+def test_two_runs_at_once_are_refused(corpus):
+    with corpus.lock():
+        with pytest.raises(CorpusError, match="another run is writing"):
+            with corpus.lock():
+                pass
+    with corpus.lock():
+        pass
+
+
+def test_two_records_of_one_id_are_refused(corpus):
+    with pytest.raises(CorpusError, match="two records have the id 'a/1'"):
+        run(corpus, Single(Shout()), records=[{"object_id": "a/1", "name": "x"}] * 2)
+
+
+def test_a_worker_that_cannot_be_set_up_stops_the_run_with_its_own_error(corpus, where):
+    with pytest.raises(Exception, match="no such weights"):
+        run(corpus, Single(Shout(cannot_start="no such weights")), where=where)
+    assert not texts(corpus) and not failures(corpus)
