@@ -1,7 +1,7 @@
 """The system libraries that Blender and Open3D load from outside their wheels, and the Debian packages that hold them.
 
-Standard library only: `make env` runs it before anything is installed (`python -m jobs.system_libraries` prints the packages of what
-is missing, one a line).
+Standard library only: `make env` runs it before anything is installed (`python -m jobs.system_libraries` prints the packages of
+what is missing, one a line).
 """
 
 import ctypes
