@@ -1,0 +1,551 @@
+"""The mesh out of Blender: all visible surfaces with what gives them their colour. Runs inside Blender.
+
+`collect` reads the evaluated scene, `write` puts it into a folder that `pipeline.mesh.load` turns into a `pipeline.mesh.Mesh`; the
+paints (how a material's colour comes about) are described there. Layers named "" are a mesh's own default: the UV map or colour
+attribute that Blender renders where a material names none.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix, Vector
+
+# A texture is stored with at most this many pixels a side: finer detail than 10,000 points, or views of 224 pixels, can show.
+MAX_IMAGE_SIDE = 2048
+
+# Name of the white picture that stands for textures which cannot be read.
+MISSING = "missing texture"
+
+WHITE = {"kind": "constant", "value": [1.0, 1.0, 1.0, 1.0]}
+BLACK = {"kind": "constant", "value": [0.0, 0.0, 0.0, 1.0]}
+
+
+@dataclass
+class Collected:
+    """What `collect` found, in Blender's world axes (z up).
+
+    vertices (V, 3) float64, all of them used by a face; faces (F, 3) int32; material (F,) int32, index into `materials`, -1: none;
+    uvs and colors: layer name -> (F, 3, 2) and (F, 3, 4) float32, linear RGBA, 0 where an object lacks the layer;
+    materials: {name, color, alpha, guessed}; images: what `texture` paints refer to by index.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    material: np.ndarray
+    uvs: dict[str, np.ndarray]
+    colors: dict[str, np.ndarray]
+    materials: list[dict]
+    images: "list[_Image]"
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A picture as a material uses it: `alpha` is "straight", "ignored", or "multiplied" into the colour."""
+
+    image: bpy.types.Image
+    alpha: str
+
+
+# ---------------------------------------------------------------------------------------------------------------- surfaces
+
+
+@dataclass
+class _Part:
+    """One mesh in its own coordinates; the arrays as in `Collected`."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    material: np.ndarray
+    uvs: dict[str, np.ndarray]
+    colors: dict[str, np.ndarray]
+
+
+def collect(depsgraph: bpy.types.Depsgraph) -> Collected:
+    """All surfaces of the scene that a render shows: evaluated, with instances, triangulated, and their materials' paints."""
+    materials = _Materials()
+    parts: dict[tuple, _Part] = {}
+    placed: list[tuple[_Part, np.ndarray]] = []
+    for instance in depsgraph.object_instances:
+        shown = instance.object
+        if not instance.show_self or shown.hide_render or shown.type not in {"MESH", "CURVE", "SURFACE", "FONT", "META"}:
+            continue
+        # An evaluated curve or text shows up a second time as an instance that is a mesh; `to_mesh` reads either.
+        mesh = shown.data if shown.type == "MESH" else shown.to_mesh()
+        if mesh is None:
+            continue
+        slots = [materials.index(slot.material) for slot in shown.material_slots]
+        key = (mesh.as_pointer(), tuple(slots))
+        if key not in parts:
+            parts[key] = _read(mesh, slots, materials)
+        if len(parts[key].faces):
+            placed.append((parts[key], np.array(instance.matrix_world, dtype=np.float64)))
+    return _joined(placed, materials)
+
+
+def _read(mesh: bpy.types.Mesh, slots: list[int], materials: "_Materials") -> _Part:
+    """The triangles of a mesh, and of its layers those that its materials read."""
+    mesh.calc_loop_triangles()
+    count = len(mesh.loop_triangles)
+    vertices = _numbers(mesh.vertices, "co", len(mesh.vertices), 3, np.float32)
+    faces = _numbers(mesh.loop_triangles, "vertices", count, 3, np.int32)
+    corners = _numbers(mesh.loop_triangles, "loops", count, 3, np.int32)
+    vertices, faces = _without_unused(vertices.astype(np.float64), faces)
+
+    colored = mesh.color_attributes.render_color_index if len(mesh.color_attributes) else -1
+    if not slots and colored >= 0:
+        slots = [materials.vertex_colors()]
+    if slots:
+        polygon = _numbers(mesh.loop_triangles, "polygon_index", count, 1, np.int32)[:, 0]
+        slot = _numbers(mesh.polygons, "material_index", len(mesh.polygons), 1, np.int32)[polygon, 0]
+        material = np.array(slots, dtype=np.int32)[np.clip(slot, 0, len(slots) - 1)]
+    else:
+        material = np.full(count, -1, dtype=np.int32)
+
+    uvs, colors = {}, {}
+    for name in sorted(set().union(*(materials.layers[i]["uv"] for i in slots if i >= 0))):
+        layer = _default_uv(mesh) if name == "" else mesh.uv_layers.get(name)
+        if layer is not None:
+            uvs[name] = _numbers(layer.uv, "vector", len(mesh.loops), 2, np.float32)[corners]
+    for name in sorted(set().union(*(materials.layers[i]["attribute"] for i in slots if i >= 0))):
+        layer = mesh.color_attributes.get(name) if name else mesh.color_attributes[colored] if colored >= 0 else None
+        if layer is not None and layer.domain in {"POINT", "CORNER"}:
+            values = _numbers(layer.data, "color", len(layer.data), 4, np.float32)  # Blender hands out linear colours
+            if layer.domain == "POINT":
+                values = values[_numbers(mesh.loops, "vertex_index", len(mesh.loops), 1, np.int32)[:, 0]]
+            colors[name] = values[corners]
+    return _Part(vertices, faces, material, uvs, colors)
+
+
+def _numbers(collection, name: str, count: int, width: int, dtype) -> np.ndarray:
+    values = np.empty(count * width, dtype=dtype)
+    collection.foreach_get(name, values)
+    return values.reshape(count, width)
+
+
+def _default_uv(mesh: bpy.types.Mesh):
+    return next((layer for layer in mesh.uv_layers if layer.active_render), None)
+
+
+def _without_unused(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Loose vertices are not seen; left in, they would move the centre and the size of the object."""
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    if used.all():
+        return vertices, faces
+    return vertices[used], (np.cumsum(used, dtype=np.int32) - 1)[faces]
+
+
+def _joined(placed: list[tuple[_Part, np.ndarray]], materials: "_Materials") -> Collected:
+    faces_total = sum(len(part.faces) for part, _ in placed)
+    uvs = {name: np.zeros((faces_total, 3, 2), np.float32) for part, _ in placed for name in part.uvs}
+    colors = {name: np.zeros((faces_total, 3, 4), np.float32) for part, _ in placed for name in part.colors}
+    faces = np.empty((faces_total, 3), np.int32)
+    material = np.empty(faces_total, np.int32)
+    vertices, first_face, first_vertex = [np.empty((0, 3))], 0, 0
+    for part, matrix in placed:
+        here = slice(first_face, first_face + len(part.faces))
+        # A mirroring transform turns triangles inside out: their corners are taken the other way round.
+        order = [0, 2, 1] if np.linalg.det(matrix[:3, :3]) < 0 else [0, 1, 2]
+        faces[here] = part.faces[:, order] + first_vertex
+        material[here] = part.material
+        for name, values in part.uvs.items():
+            uvs[name][here] = values[:, order]
+        for name, values in part.colors.items():
+            colors[name][here] = values[:, order]
+        vertices.append(_moved(part.vertices, matrix))
+        first_face, first_vertex = here.stop, first_vertex + len(part.vertices)
+    return Collected(np.concatenate(vertices), faces, material, uvs, colors, materials.found, materials.images)
+
+
+def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (n, 3) under a 4x4 affine matrix. Written out, because a matrix product rounds differently from machine to machine."""
+    x, y, z = points.T
+    return np.stack([row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix[:3]], axis=1)
+
+
+# ---------------------------------------------------------------------------------------------------------------- materials
+
+_SHADER_COLOR = {
+    "BSDF_PRINCIPLED": "Base Color",
+    "EEVEE_SPECULAR": "Base Color",
+    "PRINCIPLED_HAIR": "Color",
+    **dict.fromkeys(
+        "BSDF_DIFFUSE BSDF_GLOSSY BSDF_METALLIC BSDF_GLASS BSDF_REFRACTION BSDF_TRANSLUCENT BSDF_SHEEN BSDF_TOON BSDF_HAIR "
+        "SUBSURFACE_SCATTERING EMISSION BACKGROUND".split(),
+        "Color",
+    ),
+}
+_MATH = {
+    operation: operation.lower()
+    for operation in "ADD SUBTRACT MULTIPLY DIVIDE MULTIPLY_ADD POWER SQRT MINIMUM MAXIMUM LESS_THAN GREATER_THAN ABSOLUTE ROUND "
+    "FLOOR CEIL FRACT MODULO WRAP PINGPONG".split()
+}
+_VECTOR_MATH = {
+    operation: operation.lower()
+    for operation in "ADD SUBTRACT MULTIPLY DIVIDE MULTIPLY_ADD MINIMUM MAXIMUM ABSOLUTE FLOOR CEIL FRACTION MODULO WRAP".split()
+} | {"FRACTION": "fract"}
+_BLENDS = set("MIX MULTIPLY ADD SUBTRACT SCREEN DIVIDE DIFFERENCE DARKEN LIGHTEN OVERLAY".split())
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+_AVERAGE = (1 / 3, 1 / 3, 1 / 3)
+
+
+class _Materials:
+    """The materials met so far, in the order of their index; of each, the paints and the layers they read."""
+
+    def __init__(self):
+        self.found: list[dict] = []
+        self.layers: list[dict[str, set[str]]] = []
+        self.images: list[_Image] = []
+        self._indices: dict[str | None, int] = {}
+
+    def index(self, material: bpy.types.Material | None) -> int:
+        if material is None:
+            return -1
+        name = material.name_full
+        if name not in self._indices:
+            tree = _Tree(self.images)
+            color, alpha = tree.surface(material.original)
+            self._indices[name] = self._add(name, color, alpha, tree.guessed)
+        return self._indices[name]
+
+    def vertex_colors(self) -> int:
+        """The material of a mesh that has none but carries colours itself."""
+        if None not in self._indices:
+            attribute = {"kind": "attribute", "name": ""}
+            self._indices[None] = self._add("vertex colors", attribute, WHITE, [])
+        return self._indices[None]
+
+    def _add(self, name: str, color: dict, alpha: dict, guessed: list[str]) -> int:
+        self.found.append({"name": name, "color": color, "alpha": alpha, "guessed": guessed})
+        paints = list(_all_paints([color, alpha]))
+        self.layers.append({kind: {p["name"] for p in paints if p["kind"] == kind} for kind in ("uv", "attribute")})
+        return len(self.found) - 1
+
+
+def _all_paints(paints: Iterable[dict]) -> Iterable[dict]:
+    for paint in paints:
+        yield paint
+        for value in paint.values():
+            if isinstance(value, dict):
+                yield from _all_paints([value])
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                yield from _all_paints(value)
+
+
+class _CannotFollow(Exception):
+    """Names a node that has no counterpart among the paints."""
+
+
+@dataclass
+class _Tree:
+    """Reads a material's node tree backwards, from the output to what its colour comes from."""
+
+    images: list[_Image]
+    guessed: list[str] = field(default_factory=list)
+
+    def surface(self, material: bpy.types.Material) -> tuple[dict, dict]:
+        """The paints of colour and alpha."""
+        if not material.use_nodes:
+            return _constant(material.diffuse_color), WHITE
+        output = material.node_tree.get_output_node("CYCLES")
+        if output is None or not output.inputs["Surface"].is_linked:
+            self.guessed.append("no surface: viewport colour")
+            return _constant(material.diffuse_color), WHITE
+        return self._shader(output.inputs["Surface"], ())
+
+    def _shader(self, socket: bpy.types.NodeSocket, groups: tuple) -> tuple[dict, dict]:
+        """Colour and alpha of the shader that arrives at a socket."""
+        source, _, groups = _source(socket, groups)
+        if source is None:
+            return BLACK, WHITE  # what Blender renders
+        node = source.node
+        if node.type in _SHADER_COLOR:
+            color = self.value(node.inputs[_SHADER_COLOR[node.type]], groups)
+            return color, self.value(node.inputs["Alpha"], groups) if "Alpha" in node.inputs else WHITE
+        if node.type in {"BSDF_TRANSPARENT", "HOLDOUT"}:
+            return WHITE, BLACK
+        if node.type == "MIX_SHADER":
+            factor = self.value(node.inputs[0], groups)
+            (color_a, alpha_a), (color_b, alpha_b) = (self._shader(node.inputs[i], groups) for i in (1, 2))
+            alpha = _mix(factor, alpha_a, alpha_b)
+            if alpha_a == BLACK or alpha_b == BLACK:
+                return (color_b if alpha_a == BLACK else color_a), alpha
+            return _mix(factor, color_a, color_b), alpha
+        if node.type == "ADD_SHADER":
+            (color_a, alpha_a), (color_b, alpha_b) = (self._shader(node.inputs[i], groups) for i in (0, 1))
+            if alpha_a == BLACK or alpha_b == BLACK:
+                return (color_b, alpha_b) if alpha_a == BLACK else (color_a, alpha_a)
+            return _math("add", color_a, color_b), _math("maximum", alpha_a, alpha_b)
+        self.guessed.append(f"{node.bl_label} node: white")
+        return WHITE, WHITE
+
+    def value(self, socket: bpy.types.NodeSocket, groups: tuple) -> dict:
+        """The paint that arrives at an input socket, as a value of the socket's type."""
+        source, end, groups = _source(socket, groups)
+        if source is not None:
+            try:
+                return _converted(self._output(source, groups), source.type, socket.type)
+            except _CannotFollow as node:
+                self.guessed.append(f"{node} at {end.name}")
+        return _converted(_constant(end.default_value), end.type, socket.type)
+
+    def _output(self, source: bpy.types.NodeSocket, groups: tuple) -> dict:
+        """The paint that leaves an output socket."""
+        node = source.node
+
+        def value(key):
+            return self.value(node.inputs[key], groups)
+
+        match node.type:
+            case "RGB" | "VALUE":
+                return _constant(source.default_value)
+            case "TEX_IMAGE":
+                paint = self._texture(node, groups)
+                return _channel(paint, 3) if source.name == "Alpha" else paint
+            case "VERTEX_COLOR" | "ATTRIBUTE":
+                if node.type == "ATTRIBUTE" and node.attribute_type != "GEOMETRY":
+                    raise _CannotFollow(f"attribute of {node.attribute_type.lower()}")
+                name = node.layer_name if node.type == "VERTEX_COLOR" else node.attribute_name
+                paint = {"kind": "attribute", "name": name}
+                return {"Alpha": _channel(paint, 3), "Fac": _grey(paint, _AVERAGE)}.get(source.name, paint)
+            case "UVMAP":
+                return {"kind": "uv", "name": node.uv_map}
+            case "TEX_COORD" if source.name == "UV":
+                return {"kind": "uv", "name": ""}
+            case "MAPPING":
+                return {"kind": "affine", "of": value("Vector"), "matrix": _mapping(node)}
+            case "LIGHT_PATH":
+                return WHITE if source.name == "Is Camera Ray" else BLACK
+            case "NEW_GEOMETRY" if source.name == "Backfacing":
+                return BLACK
+            case "MIX":
+                return self._mix_node(node, groups)
+            case "MIX_RGB":
+                if node.blend_type not in _BLENDS:
+                    raise _CannotFollow(f"blend {node.blend_type.lower()}")
+                return _mix(value("Fac"), value("Color1"), value("Color2"), node.blend_type, clamp=node.use_clamp)
+            case "MATH" if node.operation in _MATH:
+                operands = [self.value(socket, groups) for socket in node.inputs if socket.enabled]
+                return _math(_MATH[node.operation], *operands, clamp=node.use_clamp)
+            case "VECT_MATH" if node.operation in _VECTOR_MATH:
+                operands = [self.value(socket, groups) for socket in node.inputs if socket.enabled]
+                return _math(_VECTOR_MATH[node.operation], *operands)
+            case "VECT_MATH" if node.operation == "SCALE":
+                return _math("multiply", value("Vector"), value("Scale"))
+            case "CLAMP" if node.clamp_type == "MINMAX":
+                return _math("minimum", _math("maximum", value("Value"), value("Min")), value("Max"))
+            case "GAMMA":
+                return _math("power", value("Color"), value("Gamma"))
+            case "INVERT":
+                return _mix(value("Fac"), value("Color"), _math("subtract", WHITE, value("Color")))
+            case "RGBTOBW":
+                return _grey(value("Color"), _LUMINANCE)
+            case "SEPRGB" | "SEPXYZ" | "SEPARATE_COLOR" if getattr(node, "mode", "RGB") == "RGB":
+                return _channel(value(0), list(node.outputs).index(source))
+            case "COMBRGB" | "COMBXYZ" | "COMBINE_COLOR" if getattr(node, "mode", "RGB") == "RGB":
+                return {"kind": "combine", "channels": [value(0), value(1), value(2)]}
+        raise _CannotFollow(f"{node.bl_label} node")
+
+    def _mix_node(self, node: bpy.types.Node, groups: tuple) -> dict:
+        kind = {"RGBA": "Color", "FLOAT": "Float", "VECTOR": "Vector"}.get(node.data_type)
+        if kind is None or (kind == "Color" and node.blend_type not in _BLENDS):
+            raise _CannotFollow(f"blend {node.blend_type.lower()}")
+        sockets = {socket.identifier: socket for socket in node.inputs}
+        per_channel = kind == "Vector" and node.factor_mode == "NON_UNIFORM"
+        factor = self.value(sockets["Factor_Vector" if per_channel else "Factor_Float"], groups)
+        if node.clamp_factor:
+            factor = _math("minimum", _math("maximum", factor, BLACK), WHITE)
+        a, b = (self.value(sockets[f"{end}_{kind}"], groups) for end in "AB")
+        blend = node.blend_type if kind == "Color" else "MIX"
+        return _mix(factor, a, b, blend, clamp=kind == "Color" and node.clamp_result)
+
+    def _texture(self, node: bpy.types.Node, groups: tuple) -> dict:
+        if node.image is None or not readable(node.image) or node.image.name == MISSING:
+            self.guessed.append("a texture that cannot be read: white")
+            return WHITE
+        if node.projection != "FLAT":
+            raise _CannotFollow(f"texture by {node.projection.lower()} projection")
+        vector = self.value(node.inputs["Vector"], groups) if node.inputs["Vector"].is_linked else {"kind": "uv", "name": ""}
+        mode = node.image.alpha_mode
+        # Cycles hands out colour times alpha, unless the node's alpha is used as well or the file holds data in all channels.
+        multiplied = mode in {"STRAIGHT", "PREMUL"} and not node.outputs["Alpha"].is_linked
+        image = _Image(node.image, "ignored" if mode == "NONE" else "multiplied" if multiplied else "straight")
+        if image not in self.images:
+            self.images.append(image)
+        space = node.image.colorspace_settings
+        srgb = not (space.is_data or space.name in {"Non-Color", "Raw"} or (not node.image.is_float and "Linear" in space.name))
+        if srgb and space.name != "sRGB" and not node.image.is_float:
+            self.guessed.append(f"colour space {space.name}: sRGB")
+        return {
+            "kind": "texture",
+            "image": self.images.index(image),
+            "vector": vector,
+            "srgb": srgb,
+            "extend": {"REPEAT": "repeat", "EXTEND": "clamp", "CLIP": "clip", "MIRROR": "mirror"}[node.extension],
+            "interpolation": "nearest" if node.interpolation == "Closest" else "linear",
+        }
+
+
+def _source(socket: bpy.types.NodeSocket, groups: tuple):
+    """What feeds an input socket, through reroutes and in and out of node groups.
+
+    The output socket (None: nothing does), the input socket at the end of the way, and the groups that they lie in.
+    """
+    while socket.is_linked:
+        source = socket.links[0].from_socket
+        node = source.node
+        if node.type == "REROUTE":
+            socket = node.inputs[0]
+        elif node.type == "GROUP" and node.node_tree is not None:
+            output = next((n for n in node.node_tree.nodes if n.type == "GROUP_OUTPUT" and n.is_active_output), None)
+            if output is None:
+                return None, socket, groups
+            socket, groups = _same(output.inputs, source), (*groups, node)
+        elif node.type == "GROUP_INPUT":
+            socket, groups = _same(groups[-1].inputs, source), groups[:-1]
+        else:
+            return source, socket, groups
+    return None, socket, groups
+
+
+def _same(sockets, socket: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
+    """The other face of a group's socket."""
+    return next(other for other in sockets if other.identifier == socket.identifier)
+
+
+def _constant(value) -> dict:
+    numbers = [float(value)] * 3 if isinstance(value, (int, float)) else [float(v) for v in value]
+    return {"kind": "constant", "value": [*numbers, 1.0][:4]}
+
+
+def _channel(paint: dict, channel: int) -> dict:
+    return {"kind": "channel", "of": paint, "channel": channel}
+
+
+def _grey(paint: dict, weights: tuple[float, ...]) -> dict:
+    return {"kind": "grey", "of": paint, "weights": list(weights)}
+
+
+def _math(operation: str, *operands: dict, clamp: bool = False) -> dict:
+    return {"kind": "math", "operation": operation, "operands": list(operands), "clamp": clamp}
+
+
+def _mix(factor: dict, a: dict, b: dict, blend: str = "MIX", *, clamp: bool = False) -> dict:
+    return {"kind": "mix", "blend": blend.lower(), "factor": factor, "a": a, "b": b, "clamp": clamp}
+
+
+def _converted(paint: dict, source: str, target: str) -> dict:
+    """What Blender does where a link joins sockets of two types."""
+    if target == "VALUE" and source in {"RGBA", "VECTOR"}:
+        return _grey(paint, _LUMINANCE if source == "RGBA" else _AVERAGE)
+    return paint
+
+
+def _mapping(node: bpy.types.Node) -> list[list[float]]:
+    """The 3x4 matrix of a Mapping node."""
+    if any(node.inputs[name].is_linked for name in ("Location", "Rotation", "Scale") if name in node.inputs):
+        raise _CannotFollow("Mapping node with linked values")
+    location = Vector(node.inputs["Location"].default_value) if "Location" in node.inputs else Vector((0, 0, 0))
+    matrix = Matrix.LocRotScale(location, node.inputs["Rotation"].default_value, node.inputs["Scale"].default_value)
+    if node.vector_type == "TEXTURE":
+        matrix = matrix.inverted_safe()
+    elif node.vector_type == "NORMAL":
+        raise _CannotFollow("Mapping node of normals")
+    return [list(row) for row in matrix[:3]]
+
+
+# ---------------------------------------------------------------------------------------------------------------- pictures
+
+
+def readable(image: bpy.types.Image) -> bool:
+    """Whether Blender has pixels for an image (it loads them for the answer)."""
+    return min(image.size) > 0
+
+
+def repair_missing_images() -> int:
+    """Put white where a texture cannot be read, which Blender would show in magenta, and return how many there are.
+
+    White leaves the material's own factors as they are. A normal map is taken away altogether.
+    """
+    white, missing = None, set()
+    trees = [material.node_tree for material in bpy.data.materials if material.node_tree] + list(bpy.data.node_groups)
+    for tree in trees:
+        for node in [node for node in tree.nodes if node.type == "TEX_IMAGE"]:
+            if node.image is not None and readable(node.image):
+                continue
+            missing.add(node.image.name_full if node.image else (tree.name_full, node.name))
+            for link in [link for link in node.outputs["Color"].links if link.to_node.type == "NORMAL_MAP"]:
+                tree.links.remove(link)
+            if white is None:
+                white = bpy.data.images.new(MISSING, 1, 1)
+                white.generated_color = (1, 1, 1, 1)
+            node.image = white
+    return len(missing)
+
+
+def _pixels(used: _Image) -> np.ndarray:
+    """(height, width, 4) uint8, first row at the top, sRGB where the picture holds colours."""
+    image = used.image
+    width, height = image.size
+    pixels = np.empty(height * width * 4, dtype=np.float32)
+    image.pixels.foreach_get(pixels)
+    pixels = pixels.reshape(height, width, 4)[::-1]
+    step = -(-max(width, height) // MAX_IMAGE_SIDE)
+    if step > 1:
+        pixels = _reduced(pixels, step)
+    if image.is_float and not image.colorspace_settings.is_data:  # Blender keeps these linear
+        color = np.clip(pixels[..., :3], 0, 1)
+        pixels[..., :3] = np.where(color <= 0.0031308, 12.92 * color, 1.055 * color ** (1 / 2.4) - 0.055)
+    if used.alpha == "multiplied":
+        pixels[..., :3] *= pixels[..., 3:]
+    elif used.alpha == "ignored":
+        pixels[..., 3] = 1
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def _reduced(pixels: np.ndarray, step: int) -> np.ndarray:
+    """Means over squares of `step` pixels; what is left at the lower and right edge goes into smaller ones."""
+    rows, columns = (np.arange(0, size, step) for size in pixels.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0), columns, axis=1)
+    counts = np.diff([*rows, pixels.shape[0]])[:, None] * np.diff([*columns, pixels.shape[1]])[None]
+    return sums / counts[..., None].astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the folder
+
+
+def write(collected: Collected, canonical_from_blender: np.ndarray, folder: Path, canonical_from_asset: np.ndarray) -> None:
+    """Write mesh.json, mesh.npz and images/*.npy into `folder`, which must exist; `pipeline.mesh.load` reads them.
+
+    canonical_from_blender and canonical_from_asset: 4x4, to the canonical frame of schemas.tables, from Blender's world and from
+    the coordinates of the asset's file.
+    """
+    folder = Path(folder)
+    arrays = {
+        "vertices": _moved(collected.vertices, np.asarray(canonical_from_blender, dtype=np.float64)).astype(np.float32),
+        "faces": collected.faces,
+        "material": collected.material,
+    }
+    # A layer's name may be any text, an array's name becomes a file's name: arrays are numbered, names stand in the JSON.
+    for kind, layers in (("uv", collected.uvs), ("color", collected.colors)):
+        arrays |= {f"{kind}{i}": values for i, values in enumerate(layers.values())}
+    np.savez(folder / "mesh.npz", **arrays)
+    if collected.images:
+        (folder / "images").mkdir(exist_ok=True)
+    for i, used in enumerate(collected.images):
+        np.save(folder / "images" / f"{i}.npy", _pixels(used))
+    (folder / "mesh.json").write_text(
+        json.dumps(
+            {
+                "uvs": list(collected.uvs),
+                "colors": list(collected.colors),
+                "materials": collected.materials,
+                "images": len(collected.images),
+                "canonical_from_asset": np.asarray(canonical_from_asset, dtype=np.float64).tolist(),
+            }
+        )
+    )
