@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import lance
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,11 @@ class Corpus:
 
     root: str
 
+    @classmethod
+    def at(cls, root: str) -> "Corpus":
+        """The corpus at a URI, or at a local path, which may be relative."""
+        return cls(root if "://" in root else str(Path(root).absolute()))
+
     def uri(self, table: str) -> str:
         return f"{self.root.rstrip('/')}/{table}.lance"
 
@@ -59,11 +65,10 @@ class Corpus:
         return dataset
 
     def tables(self) -> list[str]:
-        """Names of the tables there are (corpora in a local folder)."""
-        root = Path(self.root)
-        return sorted(
-            str(path.relative_to(root)).removesuffix(".lance") for path in [*root.glob("*.lance"), *root.glob("*/*.lance")]
-        )
+        """Names of the tables there are."""
+        files, root = fsspec.url_to_fs(self.root)
+        found = [*files.glob(f"{root}/*.lance"), *files.glob(f"{root}/*/*.lance")]
+        return sorted(path[len(root) + 1 :].removesuffix(".lance") for path in found)
 
     def create(self, table: Table, made_by: dict[str, Any] | None = None) -> lance.LanceDataset:
         """The table, made empty if it is not there; `made_by` is stored in its schema metadata as JSON.

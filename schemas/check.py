@@ -48,8 +48,8 @@ def to_table(table: Table, rows: list[Mapping[str, Any]]) -> pa.Table:
     arrays = []
     for field in table.schema:
         values = [row.get(field.name) for row in rows]
-        if not field.nullable and None in values:
-            raise SchemaError(f"{table.name}: row {values.index(None)}, column {field.name!r} is null and may not be")
+        if not field.nullable and (absent := [number for number, value in enumerate(values) if value is None]):
+            raise SchemaError(f"{table.name}: row {absent[0]}, column {field.name!r} is null and may not be")
         arrays.append(_array(table, field, values))
     made = pa.Table.from_arrays(arrays, schema=table.schema)
     if repeated := repeated_key(table, made):
@@ -75,14 +75,14 @@ def violations(table: Table, rows: pa.Table) -> list[Violation]:
 def _array(table: Table, field: pa.Field, values: list) -> pa.Array:
     try:
         # Arrow converts a list of arrays of fixed size element by element, thousands of times slower than one buffer.
-        if pa.types.is_fixed_size_list(field.type) and None not in values:
+        if pa.types.is_fixed_size_list(field.type) and not any(value is None for value in values):
             size, item = field.type.list_size, field.type.value_type
             for number, value in enumerate(values):
                 if np.shape(value) != (size,):
                     raise SchemaError(
                         f"{table.name}: row {number}, column {field.name!r} has shape {np.shape(value)}, must be ({size},)"
                     )
-            flat = np.asarray(values, item.to_pandas_dtype()).reshape(-1)
+            flat = np.asarray(values, _dtype(item)).reshape(-1)
             return pa.FixedSizeListArray.from_arrays(pa.array(flat, item), type=field.type)
         return pa.array(values, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError) as error:
@@ -120,11 +120,15 @@ def matrix(values: pa.ChunkedArray) -> np.ndarray:
 
 
 def _flat(chunk: pa.FixedSizeListArray) -> np.ndarray:
-    filled = np.zeros((len(chunk), chunk.type.list_size), chunk.type.value_type.to_pandas_dtype())
+    filled = np.zeros((len(chunk), chunk.type.list_size), _dtype(chunk.type.value_type))
     filled[chunk.is_valid().to_numpy(zero_copy_only=False)] = (
         chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, filled.shape[1])
     )
     return filled
+
+
+def _dtype(type: pa.DataType) -> np.dtype:
+    return pa.array([], type).to_numpy().dtype
 
 
 def _points(rows: pa.Table) -> Iterator[Violation]:

@@ -1,0 +1,71 @@
+"""python -m jobs NAME …: one file per job. This one finds it, reads its arguments, and tells a person what was wrong.
+
+Exit codes: 0 done (failures of objects are recorded), 1 could not run, 2 wrong arguments, 130 stopped by a key press.
+"""
+
+import importlib
+import json
+import sys
+
+import tyro
+
+from jobs.refusal import Refusal
+from pipeline.store import CorpusError
+
+JOBS = {
+    "build": "all stages in order, only what is missing: the main job",
+    "ingest": "list the sources' objects and hash their assets",
+    "render": "12 views of each object",
+    "points": "10,000 coloured points on each object",
+    "caption": "sentences from each object's metadata",
+    "embed": "a teacher's embeddings of views and captions",
+    "status": "what is done, still to do and failed, per stage",
+    "retry": "forget failures, so that the next run tries again",
+    "doctor": "what this machine has, and what is missing",
+    "demo": "make 40 small objects and build a corpus from them",
+    "tiny-teacher": "train the embedded tiny teacher anew",
+}
+
+USAGE = "usage: python -m jobs NAME [arguments]        (installed: tricorpus NAME …)"
+
+
+def overview() -> str:
+    """What `--help` prints."""
+    lines = [USAGE, "", "tricorpus builds tri-modal 3D corpora (points, views, text) as Lance tables.", ""]
+    lines += [f"  {name:<13} {what}" for name, what in JOBS.items()]
+    lines += ["", "python -m jobs NAME --help explains one job. Start with: python -m jobs demo"]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a job; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in JOBS:
+        print(f"there is no job {name!r}; the jobs are: {', '.join(JOBS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+    job = tyro.cli(module.Job, prog=f"python -m jobs {name}", description=module.__doc__, args=rest)
+    try:
+        return module.main(job)
+    except Refusal as refusal:
+        return _refused(refusal.exit_code, str(refusal), getattr(job, "json", False))
+    except CorpusError as error:
+        return _refused(1, str(error), getattr(job, "json", False))
+    except KeyboardInterrupt:
+        print("stopped; what was made is kept, and the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _refused(exit_code: int, message: str, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message}, ensure_ascii=False))
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

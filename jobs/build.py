@@ -1,0 +1,84 @@
+"""Build a corpus: all stages in order, and in each only what is missing. Kill it at any time; the same command goes on.
+
+python -m jobs build /data/corpus --source objaverse=/data/hf-objaverse-v1 --workers 16
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from captions.metadata import CaptionMetadata
+from jobs.carry_out import Running, Step, carry_out, finish, say
+from jobs.refusal import Refusal
+from pipeline.embed import EmbedImages, EmbedTexts
+from pipeline.ingest import Ingest
+from pipeline.sources.source import SourceError, source_from
+from pipeline.stage import Single
+from pipeline.status import complete
+from pipeline.teacher import DEFAULT_TEACHER, TeacherError
+from render.blender import BlenderSettings
+from render.blender_pass import BlenderPass, RenderViews, SamplePoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Running):
+    # A collection and where it is, as NAME=PATH; may be given several times. Left out: the objects that were ingested before.
+    source: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=PATH")] = ()
+    # Take only the first N objects of each source.
+    limit: int | None = None
+    # Frozen CLIP model, ARCH:PRETRAINED as open_clip spells them; tricorpus-tiny:shapes-v1 needs no download.
+    teacher: str = DEFAULT_TEACHER
+
+
+def main(job: Job) -> int:
+    """Run all stages."""
+    began = time.monotonic()
+    steps = [*ingest_steps(job, job.source, job.limit), blender_step(job), caption_step(job), *embed_steps(job, job.teacher)]
+    say(job, f"corpus       {job.corpus.root}\nworkers      {job.workers or 'in this process'}\nteacher      {job.teacher}")
+    summaries = carry_out(job, steps)
+    whole, everything = complete(job.corpus)
+    return finish(job, summaries, began, complete=f"{whole:,} of {everything:,} objects")
+
+
+def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> list[Step]:
+    """The step that lists and hashes the objects of some sources; none without sources."""
+    if limit is not None and limit < 1:
+        raise Refusal(f"--limit {limit}: must be 1 or more")
+    if not sources:
+        job.corpus.need("objects")
+        return []
+    try:
+        made = tuple(source_from(text) for text in sources)
+    except SourceError as error:
+        raise Refusal(str(error)) from error
+    stage = job.setting("ingest", Ingest, sources=made)
+    return [Step(Single(stage), records=stage.records(limit))]
+
+
+def blender_step(job: Running, *, render: bool = True, points: bool = True) -> Step:
+    """The step that opens each asset in Blender once and makes its views, its points or both."""
+    return Step(
+        BlenderPass(
+            render=job.setting("render", RenderViews) if render else None,
+            points=job.setting("points", SamplePoints) if points else None,
+            blender=job.setting("blender", BlenderSettings),
+        )
+    )
+
+
+def caption_step(job: Running) -> Step:
+    """The step that writes captions from metadata."""
+    return Step(Single(job.setting("caption", CaptionMetadata)))
+
+
+def embed_steps(job: Running, teacher: str) -> list[Step]:
+    """The steps that embed views and texts with one teacher. Raises Refusal when there is no such teacher, or no weights of it."""
+    try:
+        stages = [job.setting("embed", kind, teacher=teacher) for kind in (EmbedImages, EmbedTexts)]
+        for stage in stages:
+            stage.settings()  # looks for the weights now, not after hours of rendering
+    except TeacherError as error:
+        raise Refusal(str(error)) from error
+    return [Step(Single(stage), embeds=True) for stage in stages]

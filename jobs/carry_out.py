@@ -1,0 +1,167 @@
+"""Carrying out passes over a corpus: where the work is done, what a person sees meanwhile, and the line at the end."""
+
+import dataclasses
+import json
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jobs.progress import duration, progress
+from jobs.refusal import Refusal
+from pipeline.on_ray import OnRay, cluster, gpus
+from pipeline.run import Summary, Where, here, run
+from pipeline.stage import Pass, Row
+from pipeline.store import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """Where the corpus is and who does the work; every job that runs stages takes these."""
+
+    # Folder or URI of the corpus.
+    root: tyro.conf.Positional[str]
+    # Ray workers for everything but embedding, each with its own Blender. 0: in this process, without Ray.
+    workers: int = 0
+    # Ray workers for embedding, each with its own model. Default: one per GPU of the cluster, or one.
+    embed_workers: int | None = None
+    # An existing Ray cluster (ray://HOST:10001, or auto). Default: a cluster on this machine, for this run.
+    address: str | None = None
+    # TOML file with a table per stage: [render], [points], [caption], [embed], [blender], [ingest].
+    settings: Path | None = None
+    # Print one JSON object instead of text.
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    @property
+    def corpus(self) -> Corpus:
+        return Corpus.at(self.root)
+
+    def setting(self, section: str, of: type, **given: Any) -> Any:
+        """A settings dataclass, its fields taken from a table of the settings file where the command line gives nothing.
+
+        Raises Refusal for a name that is no setting, and for a value of the wrong kind.
+        """
+        stored = self._read_settings().get(section, {})
+        known = {field.name: field for field in dataclasses.fields(of)}
+        if unknown := stored.keys() - known.keys():
+            raise Refusal(
+                f"{self.settings}: [{section}] has no setting {', '.join(map(repr, sorted(unknown)))}; it has: {', '.join(known)}"
+            )
+        try:
+            return of(**stored | {name: value for name, value in given.items() if value is not None})
+        except (TypeError, ValueError) as error:
+            raise Refusal(f"{self.settings or 'settings'}: [{section}]: {error}") from error
+
+    def _read_settings(self) -> dict[str, dict[str, Any]]:
+        if self.settings is None:
+            return {}
+        try:
+            stored = tomllib.loads(self.settings.read_text())
+        except FileNotFoundError:
+            raise Refusal(f"there is no settings file {self.settings}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise Refusal(f"{self.settings} is no TOML: {error}") from error
+        if unknown := stored.keys() - set(SECTIONS):
+            raise Refusal(f"{self.settings} has a table [{sorted(unknown)[0]}]; the tables are: {', '.join(SECTIONS)}")
+        return stored
+
+
+SECTIONS = ("ingest", "render", "points", "blender", "caption", "embed")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of a job. `records`: its input, when that is no table; `embeds`: it is done by the embedding workers."""
+
+    work: Pass
+    records: Iterable[Row] | None = None
+    embeds: bool = False
+
+
+def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
+    """Bring the corpus up to date, step by step, and say so; the caller prints the end of its own job."""
+    summaries: list[Summary] = []
+    with running.corpus.lock(), _cluster(running):
+        for step in steps:
+            stages = step.work.stages
+            say(running, "\n".join(f"{stage.name:<12} {_settings_line(stage.settings())}" for stage in stages))
+            workers, where = _where(running, step)
+            title = " + ".join(stage.name for stage in stages)
+            with progress(title, None, "texts" if stages[0].per == "text_sha256" else "objects", quiet=running.json) as bar:
+
+                def watch(total: int, counts: dict[str, int], bar=bar) -> None:
+                    bar.update(done=counts["done"], failed=counts["failed"], total=total)
+
+                made = run(running.corpus, step.work, where=where, workers=workers, records=step.records, watch=watch)
+            summaries += made
+            for summary in made:
+                say(running, summary_line(summary))
+    return summaries
+
+
+def say(running: Running, text: str) -> None:
+    """Print for a person; nothing with --json."""
+    if not running.json:
+        print(text, flush=True)
+
+
+def finish(running: Running, summaries: list[Summary], began: float, **more: Any) -> int:
+    """The last line of a job: what was done, skipped and failed; one JSON object with --json. Returns the exit code."""
+    seconds = time.monotonic() - began
+    done, failed, skipped = (sum(getattr(summary, kind) for summary in summaries) for kind in ("done", "failed", "skipped"))
+    if running.json:
+        stages = [dataclasses.asdict(summary) for summary in summaries]
+        print(json.dumps({"root": running.corpus.root, "stages": stages, "seconds": round(seconds, 2)} | more))
+        return 0
+    reasons = sum((Counter(summary.reasons) for summary in summaries), Counter())
+    why = f" ({counted(reasons)})" if failed else ""
+    text = f"{running.root}: {done:,} done, {skipped:,} skipped, {failed:,} failed{why}, in {duration(seconds)}"
+    print(text + "".join(f"; {name}: {value}" for name, value in more.items()))
+    if failed:
+        print(f"what failed and why: python -m jobs status {running.root}")
+    sys.stdout.flush()
+    return 0
+
+
+def counted(reasons: dict[str, int]) -> str:
+    """Reasons with their counts, the most frequent first."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in Counter(reasons).most_common())
+
+
+def summary_line(summary: Summary) -> str:
+    """One stage of this run, on one line."""
+    rate = f", {60 * (summary.done + summary.failed) / summary.seconds:,.0f}/min" if summary.done + summary.failed else ""
+    why = f" ({counted(summary.reasons)})" if summary.failed else ""
+    numbers = f"{summary.done:>7,} done  {summary.skipped:>7,} skipped  {summary.failed:>5,} failed{why}"
+    return f"  {summary.stage}: {numbers}  [{duration(summary.seconds)}{rate}]"
+
+
+def _settings_line(settings: dict[str, Any]) -> str:
+    return "  ".join(f"{name}={value}" for name, value in settings.items() if not isinstance(value, dict | list))
+
+
+@contextmanager
+def _cluster(running: Running) -> Iterator[None]:
+    if not running.workers and not running.embed_workers and not running.address:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(cluster(running.address))
+        except ConnectionError as error:
+            raise Refusal(f"no Ray cluster answers at {running.address}: {error}", exit_code=1) from error
+        yield
+
+
+def _where(running: Running, step: Step) -> tuple[int, Where]:
+    if not running.workers and not running.embed_workers and not running.address:
+        return 1, here
+    wanted = running.embed_workers or max(1, int(gpus())) if step.embeds else running.workers or 1
+    return wanted, OnRay(workers=wanted)

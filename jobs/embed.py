@@ -1,0 +1,22 @@
+"""Embed the views and captions of a corpus with a teacher; another teacher makes tables of its own and touches nothing else."""
+
+import time
+from dataclasses import dataclass
+
+from jobs.build import embed_steps
+from jobs.carry_out import Running, carry_out, finish
+from pipeline.teacher import DEFAULT_TEACHER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Running):
+    # Frozen CLIP model, ARCH:PRETRAINED as open_clip spells them; tricorpus-tiny:shapes-v1 needs no download.
+    teacher: str = DEFAULT_TEACHER
+
+
+def main(job: Job) -> int:
+    """Run both stages."""
+    began = time.monotonic()
+    for table in ("views", "captions"):
+        job.corpus.need(table)
+    return finish(job, carry_out(job, embed_steps(job, job.teacher)), began)

@@ -1,0 +1,27 @@
+"""List the objects of sources, hash their assets and write them to the table `objects`."""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jobs.build import ingest_steps
+from jobs.carry_out import Running, carry_out, finish
+from jobs.refusal import Refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Running):
+    # A collection and where it is, as NAME=PATH; may be given several times.
+    source: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=PATH")] = ()
+    # Take only the first N objects of each source.
+    limit: int | None = None
+
+
+def main(job: Job) -> int:
+    """Run the stage."""
+    if not job.source:
+        raise Refusal("say where the objects come from: --source NAME=PATH, for instance --source folder=/data/meshes")
+    began = time.monotonic()
+    return finish(job, carry_out(job, ingest_steps(job, job.source, job.limit)), began)

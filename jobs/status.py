@@ -1,0 +1,49 @@
+"""What is done, still to do and failed in a corpus, per stage."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from pipeline.status import StageStatus, complete, status
+from pipeline.store import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    # Folder of the corpus.
+    root: tyro.conf.Positional[str]
+    # Print one JSON object instead of text.
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def main(job: Job) -> int:
+    """Print the status page."""
+    corpus = Corpus.at(job.root)
+    corpus.need("objects")
+    stages = status(corpus)
+    whole, everything = complete(corpus)
+    if job.json:
+        stages = [dataclasses.asdict(stage) for stage in stages]
+        print(json.dumps({"root": corpus.root, "objects": everything, "complete": whole, "stages": stages}))
+    else:
+        print(page(job.root, stages, whole, everything))
+    return 0
+
+
+def page(root: str, stages: list[StageStatus], whole: int, everything: int) -> str:
+    """The status page: a line per stage, its failures by reason below it."""
+    share = f"{whole / everything:.1%}" if everything else "0 %"
+    lines = [f"{root}: {whole:,} of {everything:,} objects are complete ({share})", ""]
+    width = max([len(stage.stage) for stage in stages], default=5)
+    lines.append(f"{'stage':<{width}} {'done':>9} {'to do':>9} {'failed':>9}   table")
+    for stage in stages:
+        todo = "?" if stage.todo is None else f"{stage.todo:,}"
+        lines.append(f"{stage.stage:<{width}} {stage.done:>9,} {todo:>9} {stage.failed:>9,}   {stage.table}")
+        lines += [f"{'':<{width}} {'':>9} {'':>9} {count:>9,} × {reason}" for reason, count in stage.reasons.items()]
+    failing = next((stage for stage in stages if stage.reasons), None)
+    if failing:
+        lines += ["", f"try again: python -m jobs retry {root} --stage {failing.stage} --reason {next(iter(failing.reasons))}"]
+    return "\n".join(lines)
