@@ -1,0 +1,126 @@
+"""What a person reads: the jobs through their command line, on a few made objects."""
+
+import json
+
+import pytest
+
+from jobs.__main__ import JOBS, main
+from pipeline.made_objects import write_broken, write_objaverse
+from pipeline.store import Corpus
+
+TINY = "tricorpus-tiny:shapes-v1"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Four made objects and two broken ones in Objaverse's layout."""
+    folder = tmp_path_factory.mktemp("source") / "hf-objaverse-v1"
+    write_objaverse(folder, 4, seed=5)
+    write_broken(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    """A corpus built from them."""
+    root = str(tmp_path_factory.mktemp("built") / "corpus")
+    assert main(["build", root, "--source", f"objaverse={source}", "--teacher", TINY]) == 0
+    return root
+
+
+def refused(capsys, *arguments):
+    """Exit code and what is said on standard error."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as exit:  # tyro's own way out for arguments it cannot read
+        code = exit.code
+    return code, capsys.readouterr().err
+
+
+def test_help_names_every_job(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in JOBS)
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_every_job_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0
+    assert f"python -m jobs {name}" in capsys.readouterr().out
+
+
+def test_build_makes_every_table_and_says_what_failed(built, source, capsys):
+    corpus = Corpus(built)
+    assert corpus.tables() == sorted(
+        ["objects", "views", "points", "captions", "failures", f"image_embeddings/{TINY}", f"text_embeddings/{TINY}"]
+    )
+    assert corpus.need("views").count_rows() == 4 * 12
+    assert corpus.need("points").count_rows() == 4
+    assert corpus.need(f"image_embeddings/{TINY}").count_rows() == 4
+    failed = corpus.need("failures").to_table().to_pylist()
+    assert {row["stage"] for row in failed} == {"render", "points"} and len({row["object_id"] for row in failed}) == 2
+    assert main(["status", built]) == 0
+    page = capsys.readouterr().out
+    assert "4 of 6 objects are complete" in page
+    assert all(row["reason"] in page for row in failed)
+
+
+def test_a_second_build_does_nothing_and_says_so(built, source, capsys):
+    versions = {name: Corpus(built).need(name).version for name in Corpus(built).tables()}
+    assert main(["build", built, "--source", f"objaverse={source}", "--teacher", TINY, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(stage["done"], stage["failed"]) for stage in told["stages"]] == [(0, 0)] * 6
+    assert versions == {name: Corpus(built).need(name).version for name in Corpus(built).tables()}
+
+
+def test_retry_forgets_exactly_the_failures_asked_for(source, tmp_path, capsys):
+    root = str(tmp_path / "corpus")
+    assert main(["ingest", root, "--source", f"objaverse={source}"]) == 0
+    assert main(["points", root]) == 0
+    reasons = [row["reason"] for row in Corpus(root).need("failures").to_table().to_pylist()]
+    assert main(["retry", root, "--stage", "points", "--reason", reasons[0]]) == 0
+    left = [row["reason"] for row in Corpus(root).need("failures").to_table().to_pylist()]
+    assert left == [reason for reason in reasons if reason != reasons[0]]
+    capsys.readouterr()
+    assert main(["points", root, "--json"]) == 0
+    [stage] = json.loads(capsys.readouterr().out)["stages"]
+    assert (stage["done"], stage["failed"]) == (0, reasons.count(reasons[0]))
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["bulid", "x"], 2, "there is no job 'bulid'"),
+        (["build"], 2, "root"),
+        (["status", "/nowhere/at/all"], 1, "/nowhere/at/all has no table 'objects'"),
+        (["embed", "/nowhere/at/all"], 1, "has no table 'views'"),
+        (["build", "{root}", "--source", "objaverse=/nowhere"], 2, "/nowhere"),
+        (["build", "{root}", "--source", "objavers={source}"], 2, "objaverse, folder|folder, objaverse"),
+        (["build", "{root}", "--source", "{source}"], 2, "NAME=PATH"),
+        (["build", "{root}", "--source", "objaverse={source}", "--teacher", "ViT-bigG-41:laion2b_s39b_b160k"], 2, "ViT-bigG-14"),
+        (["build", "{root}", "--source", "objaverse={source}", "--limit", "0"], 2, "--limit 0"),
+        (["build", "{root}", "--source", "objaverse={source}", "--settings", "/nowhere.toml"], 2, "/nowhere.toml"),
+        (["retry", "{built}", "--stage", "rendr"], 2, "the stages that have: points, render"),
+    ],
+)
+def test_a_wrong_call_gets_its_exit_code_and_a_sentence(arguments, code, words, source, built, tmp_path, capsys):
+    given = [argument.format(root=tmp_path / "c", source=source, built=built) for argument in arguments]
+    got, said = refused(capsys, *given)
+    assert got == code, said
+    assert any(word in said for word in words.split("|")), said
+    assert not (tmp_path / "c" / "objects.lance").exists()
+
+
+def test_a_settings_file_changes_a_stage_and_a_wrong_one_is_refused(source, tmp_path, capsys):
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text("[render]\nwidth = 64\nheight = 64\n")
+    bad.write_text("[render]\nwidht = 64\n")
+    root = str(tmp_path / "corpus")
+    assert main(["ingest", root, "--source", f"objaverse={source}", "--limit", "1"]) == 0
+    assert refused(capsys, "render", root, "--settings", str(bad))[0] == 2
+    assert main(["render", root, "--settings", str(good)]) == 0
+    views = Corpus(root).need("views").to_table(columns=["width", "height"]).to_pylist()
+    assert views == [{"width": 64, "height": 64}] * 12
+    assert Corpus(root).made_by("views")["settings"]["width"] == 64
