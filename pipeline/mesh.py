@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt8
+from jaxtyping import Float16, Float32, Float64, Int32, UInt8
 
 # A paint says how a material's colour (or alpha) comes about: a small expression tree, plain JSON, evaluated per surface point by
 # `pipeline.points.paint`. Every value is four numbers: a linear colour with alpha, a vector in the first three, or one number in
@@ -41,7 +41,8 @@ class Mesh:
 
     `uvs` and `colors` are per corner: layer name -> (faces, 3, 2) and (faces, 3, 4) linear RGBA. A layer that only a part of the
     object has is 0 elsewhere. `material` is the index into `materials` per face; -1: none. `images` are (height, width, 4) in
-    file order (first row at the top, u = 0 left, v = 0 at the BOTTOM row, as in Blender).
+    file order (first row at the top, u = 0 left, v = 0 at the BOTTOM row, as in Blender): uint8, or float16 where the file holds
+    more than 8 bits.
     """
 
     vertices: Float32[np.ndarray, "v 3"]
@@ -50,7 +51,7 @@ class Mesh:
     uvs: dict[str, Float32[np.ndarray, "f 3 2"]] = field(default_factory=dict)
     colors: dict[str, Float32[np.ndarray, "f 3 4"]] = field(default_factory=dict)
     materials: tuple[Material, ...] = ()
-    images: tuple[UInt8[np.ndarray, "h w 4"], ...] = ()
+    images: tuple[UInt8[np.ndarray, "h w 4"] | Float16[np.ndarray, "h w 4"], ...] = ()
     canonical_from_asset: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
 
     @property

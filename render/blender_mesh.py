@@ -71,12 +71,10 @@ def collect(depsgraph: bpy.types.Depsgraph) -> Collected:
     placed: list[tuple[_Part, np.ndarray]] = []
     for instance in depsgraph.object_instances:
         shown = instance.object
-        if not instance.show_self or shown.hide_render or shown.type not in {"MESH", "CURVE", "SURFACE", "FONT", "META"}:
+        # The surface of a curve, text or metaball comes a second time, as an instance that is a mesh.
+        if shown.type != "MESH" or not instance.show_self or shown.hide_render:
             continue
-        # An evaluated curve or text shows up a second time as an instance that is a mesh; `to_mesh` reads either.
-        mesh = shown.data if shown.type == "MESH" else shown.to_mesh()
-        if mesh is None:
-            continue
+        mesh = shown.data
         slots = [materials.index(slot.material) for slot in shown.material_slots]
         key = (mesh.as_pointer(), tuple(slots))
         if key not in parts:
@@ -377,8 +375,9 @@ class _Tree:
         if image not in self.images:
             self.images.append(image)
         space = node.image.colorspace_settings
-        srgb = not (space.is_data or space.name in {"Non-Color", "Raw"} or (not node.image.is_float and "Linear" in space.name))
-        if srgb and space.name != "sRGB" and not node.image.is_float:
+        # Blender keeps pictures of more than 8 bits linear.
+        srgb = not (space.is_data or node.image.is_float or space.name in {"Non-Color", "Raw", "Linear Rec.709"})
+        if srgb and space.name != "sRGB":
             self.guessed.append(f"colour space {space.name}: sRGB")
         return {
             "kind": "texture",
@@ -488,7 +487,7 @@ def repair_missing_images() -> int:
 
 
 def _pixels(used: _Image) -> np.ndarray:
-    """(height, width, 4) uint8, first row at the top, sRGB where the picture holds colours."""
+    """(height, width, 4), first row at the top: uint8 as in the file, or float16 for a picture of more than 8 bits."""
     image = used.image
     width, height = image.size
     pixels = np.empty(height * width * 4, dtype=np.float32)
@@ -497,14 +496,11 @@ def _pixels(used: _Image) -> np.ndarray:
     step = -(-max(width, height) // MAX_IMAGE_SIDE)
     if step > 1:
         pixels = _reduced(pixels, step)
-    if image.is_float and not image.colorspace_settings.is_data:  # Blender keeps these linear
-        color = np.clip(pixels[..., :3], 0, 1)
-        pixels[..., :3] = np.where(color <= 0.0031308, 12.92 * color, 1.055 * color ** (1 / 2.4) - 0.055)
     if used.alpha == "multiplied":
         pixels[..., :3] *= pixels[..., 3:]
     elif used.alpha == "ignored":
         pixels[..., 3] = 1
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return pixels.astype(np.float16) if image.is_float else np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def _reduced(pixels: np.ndarray, step: int) -> np.ndarray:
