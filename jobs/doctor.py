@@ -1,0 +1,229 @@
+"""What this machine has for tricorpus, what is missing, and what to do about it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import trimesh
+from huggingface_hub import CacheNotFound, scan_cache_dir
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from jobs.system_libraries import DEBIAN_PACKAGES, install_command, missing
+
+OK, NOTE, MISSING = "ok", "note", "missing"
+REINSTALL = "make env"
+LIMIT = 120  # seconds for one child process; a cold file system is slow
+TIGHT_DISK = 20 << 30
+TIGHT_SHARED_MEMORY = 1 << 30
+
+_TORCH = """
+import json, torch
+cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+print(json.dumps({"threads": torch.get_num_threads(), "built_for": torch.version.cuda,
+                  "cards": [{"name": card.name, "bytes": card.total_memory} for card in cards]}))
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What this machine has, what is missing, and what to do about it."""
+
+    json: bool = False  # the same facts as JSON
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing looked at. `status`: ok, note (the pipeline runs without it) or missing (it does not)."""
+
+    name: str
+    status: str
+    found: str
+    todo: str | None = None
+
+
+def main(job: Job) -> int:
+    """Print the facts; 0 when the pipeline can run on this machine, 1 when something it needs is missing."""
+    text, code = report(look(), as_json=job.json)
+    print(text)
+    return code
+
+
+def report(facts: list[Fact], *, as_json: bool) -> tuple[str, int]:
+    """What is printed, and the exit code."""
+    can_run = all(fact.status != MISSING for fact in facts)
+    if as_json:
+        text = json.dumps({"can_run": can_run, "facts": [asdict(fact) for fact in facts]}, indent=2, ensure_ascii=False)
+    else:
+        end = "The pipeline can run here." if can_run else "The pipeline cannot run here: see the lines marked missing."
+        text = f"{table(facts)}\n\n{end}"
+    return text, 0 if can_run else 1
+
+
+def look() -> list[Fact]:
+    """All facts, in reading order. What could crash or take long is tried in child processes, a few at a time."""
+    looks: list[Callable[[], list[Fact]]] = [
+        _python,
+        _system_libraries,
+        _blender,
+        _torch,
+        *(lambda package=package, module=module: [_package(package, module)] for package, module in _PACKAGES.items()),
+        _ray,
+        _machine,
+        _weights,
+    ]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return [fact for found in pool.map(lambda one: one(), looks) for fact in found]
+
+
+def table(facts: list[Fact]) -> str:
+    """The facts as aligned lines; what to do stands below its fact."""
+    name, status = (max(len(getattr(fact, column)) for fact in facts) for column in ("name", "status"))
+    lines = []
+    for fact in facts:
+        lines.append(f"{fact.name:<{name}}  {fact.status:<{status}}  {fact.found}")
+        if fact.todo:
+            lines.append(f"{'':<{name + status + 4}}-> {fact.todo}")
+    return "\n".join(lines)
+
+
+_PACKAGES = {"open_clip_torch": "open_clip", "open3d": "open3d", "pylance": "lance", "ray": "ray"}
+
+
+def _python() -> list[Fact]:
+    right = sys.version_info[:2] == (3, 11)
+    todo = None if right else f"Blender's package bpy needs Python 3.11: {REINSTALL}"
+    return [Fact("Python", OK if right else MISSING, f"{platform.python_version()} ({sys.executable})", todo)]
+
+
+def _system_libraries() -> list[Fact]:
+    lacking = missing()
+    if not lacking:
+        return [Fact("system libraries", OK, f"all {len(DEBIAN_PACKAGES)} that Blender and Open3D load")]
+    return [Fact("system libraries", MISSING, f"not found: {' '.join(lacking)}", f"as root: {install_command(lacking)}")]
+
+
+def _blender() -> list[Fact]:
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    with tempfile.TemporaryDirectory() as folder:
+        draco_glb = Path(folder) / "draco.glb"
+        draco_glb.write_bytes(ball.export(file_type="glb", extension_draco=True))
+        output, error = _child("-m", "render.blender_facts", str(draco_glb))
+    if output is None:
+        return [Fact("Blender", MISSING, f"bpy {_version('bpy')} does not start: {error}", REINSTALL)]
+    found = json.loads(output.splitlines()[-1])
+    whole = found["draco_triangles"] == len(ball.faces)
+    gpus = ", ".join(f"{gpu['name']} ({gpu['backend']})" for gpu in found["gpus"])
+    return [
+        Fact("Blender", OK, f"{found['version']}, in a process of its own"),
+        Fact("Cycles devices", OK if gpus else NOTE, gpus or f"CPU only; looked for {', '.join(found['backends'])}"),
+        Fact(
+            "Draco in Blender",
+            OK if whole else MISSING,
+            f"{found['draco_triangles']} of {len(ball.faces)} triangles decoded",
+            None if whole else f"compressed glTF files would fail: {REINSTALL}",
+        ),
+    ]
+
+
+def _torch() -> list[Fact]:
+    output, error = _child("-c", _TORCH)
+    if output is None:
+        return [Fact("torch", MISSING, f"{_version('torch')} cannot be imported: {error}", REINSTALL)]
+    found = json.loads(output)
+    cards = ", ".join(f"{card['name']} ({_gib(card['bytes'])})" for card in found["cards"])
+    device = cards or f"CPU, {found['threads']} threads"
+    facts = [Fact("torch", OK, f"{_version('torch')}, torchvision {_version('torchvision')}"), Fact("torch device", OK, device)]
+    if not cards and found["built_for"] and shutil.which("nvidia-smi"):
+        todo = f"torch is built for CUDA {found['built_for']}: compare with the driver's CUDA version in nvidia-smi"
+        facts[1] = Fact("torch device", NOTE, f"{device}; nvidia-smi is here, but torch sees no card", todo)
+    return facts
+
+
+def _package(package: str, module: str) -> Fact:
+    output, error = _child("-c", f"import {module}")
+    if output is None:
+        return Fact(package, MISSING, f"{_version(package)} cannot be imported: {error}", REINSTALL)
+    return Fact(package, OK, _version(package))
+
+
+def _ray() -> list[Fact]:
+    current = Path("/tmp/ray/ray_current_cluster")  # where a cluster started by `ray start` on this machine leaves its address
+    if address := os.environ.get("RAY_ADDRESS"):
+        found = f"{address} (RAY_ADDRESS)"
+    elif current.exists():
+        found = f"{current.read_text().strip()} (started on this machine)"
+    else:
+        found = "none: jobs start workers on this machine unless given --address"
+    return [Fact("Ray cluster", NOTE, found)]
+
+
+def _machine() -> list[Fact]:
+    memory = psutil.virtual_memory()
+    here, shared = shutil.disk_usage("."), shutil.disk_usage("/dev/shm")
+    return [
+        Fact("CPU cores", OK, f"{len(os.sched_getaffinity(0))} for this process, {os.cpu_count()} in all"),
+        Fact("memory", OK, f"{_gib(memory.available)} free of {_gib(memory.total)}"),
+        _space(
+            "disk here",
+            here.free,
+            TIGHT_DISK,
+            "put the corpus where there is more room: the views of many objects are large",
+        ),
+        _space(
+            "/dev/shm", shared.free, TIGHT_SHARED_MEMORY, "Ray keeps its objects here: start the container with a larger --shm-size"
+        ),
+    ]
+
+
+def _space(name: str, free: int, tight: int, todo: str) -> Fact:
+    return Fact(name, NOTE, f"only {_gib(free)} free", todo) if free < tight else Fact(name, OK, f"{_gib(free)} free")
+
+
+def _weights() -> list[Fact]:
+    try:
+        cached = scan_cache_dir().repos
+    except CacheNotFound:
+        cached = frozenset()
+    names = sorted(repo.repo_id for repo in cached if any(_is_clip(file.file_name) for one in repo.revisions for file in one.files))
+    built_in = Fact("teacher weights", OK, "tricorpus-tiny:shapes-v1 (comes with the project)")
+    if names:
+        return [built_in, Fact("teacher weights", OK, f"{', '.join(names)} (in {HF_HUB_CACHE})")]
+    return [built_in, Fact("teacher weights", NOTE, f"no others in {HF_HUB_CACHE}", "a teacher's first use downloads its weights")]
+
+
+def _is_clip(file_name: str) -> bool:
+    return file_name.startswith("open_clip") and file_name.endswith((".safetensors", ".bin"))
+
+
+def _child(*arguments: str) -> tuple[str | None, str]:
+    """Standard output of a Python process, or None and why it did not end well."""
+    try:
+        ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return None, f"no answer within {LIMIT} s"
+    if ended.returncode < 0:
+        return None, f"killed by signal {-ended.returncode}"
+    if ended.returncode > 0:
+        return None, (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+    return ended.stdout, ""
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
