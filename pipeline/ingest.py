@@ -1,0 +1,82 @@
+"""The first stage: what the sources say of an object, and the hash of its asset, become a row of OBJECTS."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar
+
+from pipeline.asset import companions_sha256, local_copy, sha256_of
+from pipeline.sources.record import RECORD_COLUMNS
+from pipeline.sources.source import Source
+from pipeline.stage import ObjectError, Row, Task, Work, one_by_one
+from schemas.tables import OBJECTS
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the list of sources."""
+
+    name: ClassVar = "ingest"
+    version: ClassVar = 1
+    reads: ClassVar = ""
+    per: ClassVar = "object_id"
+    columns: ClassVar = RECORD_COLUMNS
+    depends: ClassVar = RECORD_COLUMNS
+    where: ClassVar = None
+    writes: ClassVar = OBJECTS
+    owns: ClassVar = None
+    batch: ClassVar = 256
+    cpus: ClassVar = 1.0
+    gpus: ClassVar = 0.0
+
+    sources: tuple[Source, ...]
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def records(self, limit: int | None = None) -> Iterator[Row]:
+        """The records of all sources, of each at most the first `limit`; a larger limit adds to those of a smaller one."""
+        for source in self.sources:
+            yield from islice(source.records(), limit)
+
+    def start(self) -> Work:
+        return one_by_one(self.name, objects_row)
+
+
+def objects_row(task: Task) -> list[Row]:
+    """The row of OBJECTS of one record.
+
+    Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing, asset_empty,
+    asset_unreadable, git_lfs_pointer.
+    """
+    [record] = task.rows
+    place = record["asset_uri"]
+    if record["unusable"]:
+        raise ObjectError(*record["unusable"])
+    if record["asset_stamp"] is None:
+        raise _missing(place)
+    try:
+        with local_copy(place) as path:
+            size = path.stat().st_size
+            if size == 0:
+                raise ObjectError("asset_empty", f"{place} has no bytes: download it again")
+            with open(path, "rb") as file:
+                if file.read(len(_GIT_LFS)) == _GIT_LFS:
+                    raise ObjectError("git_lfs_pointer", f"{place} only points to the asset: fetch it with `git lfs pull`")
+            made = {
+                "asset_sha256": sha256_of(path),
+                "asset_bytes": size,
+                "companions_sha256": companions_sha256(path, record["asset_format"]),
+            }
+    except FileNotFoundError:
+        raise _missing(place) from None
+    except PermissionError as error:
+        raise ObjectError("asset_unreadable", f"{place} may not be read ({error.strerror}): change its permissions") from error
+    return [{name: record[name] for name in OBJECTS.schema.names if name in record} | made]
+
+
+_GIT_LFS = b"version https://git-lfs"
+
+
+def _missing(place: str) -> ObjectError:
+    return ObjectError("asset_missing", f"there is no {place}, though the collection lists it: download it")

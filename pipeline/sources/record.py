@@ -1,0 +1,70 @@
+"""What a source says of one object before its asset is read: a record, a plain row that survives JSON."""
+
+from collections.abc import Sequence
+
+from pipeline.asset import format_of
+from pipeline.stage import Row
+
+# Licences in the spelling of Sketchfab and Creative Commons, as SPDX ids.
+SPDX = {
+    "by": "CC-BY-4.0",
+    "by-sa": "CC-BY-SA-4.0",
+    "by-nd": "CC-BY-ND-4.0",
+    "by-nc": "CC-BY-NC-4.0",
+    "by-nc-sa": "CC-BY-NC-SA-4.0",
+    "by-nc-nd": "CC-BY-NC-ND-4.0",
+    "cc0": "CC0-1.0",
+}
+
+
+def record(
+    *,
+    source: str,
+    source_id: str,
+    asset_uri: str,
+    asset_stamp: str | None,
+    name: str | None = None,
+    categories: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    description: str | None = None,
+    license: str = "unknown",
+    creator: str | None = None,
+    split: str | None = None,
+    thumbnail_uri: str | None = None,
+    unusable: tuple[str, str] | None = None,
+) -> Row:
+    """A record: the columns of OBJECTS that need no look into the asset, and two more.
+
+    `asset_stamp` changes when the asset does (`pipeline.asset.stamp_of`); None: the asset is not there.
+    `unusable`: reason and message, when the collection itself says that the object cannot be used.
+    Blank texts become None.
+    """
+    return {
+        "object_id": f"{source}/{_utf8(source_id)}",
+        "source": source,
+        "source_id": _utf8(source_id),
+        "asset_uri": _utf8(asset_uri),
+        "asset_format": format_of(asset_uri),
+        "name": _text(name),
+        "categories": [_utf8(category) for category in categories],
+        "tags": [_utf8(tag) for tag in tags],
+        "description": _text(description),
+        "license": license,
+        "creator": _text(creator),
+        "split": split,
+        "thumbnail_uri": thumbnail_uri,
+        "asset_stamp": asset_stamp,
+        "unusable": list(unusable) if unusable else None,
+    }
+
+
+def _text(value: str | None) -> str | None:
+    return _utf8(value) if value and value.strip() else None
+
+
+def _utf8(text: str) -> str:
+    """The text with halves of surrogate pairs replaced: they come from broken JSON and cannot be stored."""
+    return text.encode("utf-8", "replace").decode()
+
+
+RECORD_COLUMNS = tuple(record(source="", source_id="", asset_uri="", asset_stamp=None))

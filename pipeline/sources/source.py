@@ -1,0 +1,49 @@
+"""What a source is: a collection of assets at some place, which knows how the collection is laid out there.
+
+A new collection is one more file here and one more line in `KINDS`.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pipeline.asset import absolute
+from pipeline.sources.folder import Folder
+from pipeline.sources.objaverse import Objaverse
+from pipeline.stage import Row
+
+KINDS: dict[str, type["Source"]] = {"objaverse": Objaverse, "folder": Folder}
+
+
+class Source(Protocol):
+    """A frozen dataclass; to make one raises FileNotFoundError or ValueError, as a sentence, when `root` does not hold the collection.
+
+    name    first part of its objects' ids
+    root    absolute path or URI of the collection
+    """
+
+    name: str
+    root: str
+
+    def records(self) -> Iterator[Row]:
+        """Every object of the collection, in an order that stays, as `pipeline.sources.record.record` makes them; read as needed."""
+        ...
+
+
+def source_from(text: str) -> Source:
+    """The source a command line asks for: `KIND=PATH`, or `NAME:KIND=PATH` when its objects are to have another name than the kind's.
+
+    `folder=~/chairs` and `chairs:folder=~/chairs` name the same files; the ids begin with `folder/` and `chairs/`.
+    Raises ValueError for a text of another form, an unknown kind or a place of another layout; FileNotFoundError for no such place.
+    """
+    names, equals, place = text.partition("=")
+    name, colon, kind = names.partition(":")
+    kind = kind if colon else name
+    if not (equals and name and place):
+        raise ValueError(
+            f"source {text!r} has the wrong form: write KIND=PATH or NAME:KIND=PATH, with KIND one of {', '.join(KINDS)}"
+        )
+    if kind not in KINDS:
+        raise ValueError(f"source {text!r} names the unknown collection {kind!r}: there are {', '.join(KINDS)}")
+    if "/" in name:
+        raise ValueError(f"source {text!r} has the name {name!r}: a name may not hold a slash, since object ids are NAME/ID")
+    return KINDS[kind](name=name, root=absolute(place))
