@@ -109,7 +109,7 @@ def companions(path: Path, format: str) -> list[Path]:
 
 
 def companions_sha256(path: Path, format: str) -> str | None:
-    """SHA-256 over name and contents of all companions, hexadecimal; one that is not there counts as absent. None: no companions."""
+    """SHA-256 over name and contents of all companions, hexadecimal; a missing one counts as absent. None: no companions."""
     files = companions(path, format)
     lines = (f"{file.relative_to(path.parent).as_posix()}\0{sha256_of(file) if file.is_file() else 'absent'}\n" for file in files)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest() if files else None

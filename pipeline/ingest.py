@@ -14,7 +14,7 @@ from schemas.tables import OBJECTS
 
 @dataclass(frozen=True)
 class Ingest:
-    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the list of sources."""
+    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the other sources."""
 
     name: ClassVar = "ingest"
     version: ClassVar = 1

@@ -57,7 +57,7 @@ class Folder:
             )
 
     def _files(self) -> Iterator[tuple[str, str | None]]:
-        """The path in the folder and the stamp of every file that is not hidden; the stamp is None where there is nothing to read."""
+        """Path in the folder and stamp of every file that is not hidden; the stamp is None where there is nothing to read."""
         if "://" in self.root:
             filesystem, root = fsspec.url_to_fs(self.root)
             for found, about in filesystem.find(root, detail=True).items():
@@ -65,7 +65,7 @@ class Folder:
                 if not any(part.startswith(".") for part in path.parts):
                     yield str(path), stamp_of(about)
             return
-        for here, folders, names in os.walk(self.root):  # does not enter linked folders: inside, they show what is there anyway
+        for here, folders, names in os.walk(self.root, onerror=_stop):  # enters no linked folders
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             for name in names:
                 if not name.startswith("."):
@@ -101,13 +101,17 @@ class Folder:
         return None
 
 
+def _stop(error: OSError) -> None:
+    raise error
+
+
 def _parts_below(files: dict[str, str | None]) -> dict[str, str]:
     """For each folder, a digest over all files in it and below it that may be parts of an asset.
 
     Which of them an asset really needs is not known before it is read. To read it once too often is cheap: what comes after
     asks for the hashes of the files that count.
     """
-    digests: dict[str, "hashlib._Hash"] = {}
+    digests: dict[str, hashlib._Hash] = {}
     for path in sorted(files):
         if format_of(path) in _PARTS:
             for folder in PurePosixPath(path).parents:

@@ -25,7 +25,7 @@ Unusable = tuple[str, str]
 
 @dataclass(frozen=True)
 class Objaverse:
-    """A folder with Objaverse 1.0, or a part of it. What is on disk comes first, shard by shard; what is listed and absent, last."""
+    """A folder with Objaverse 1.0 or a part of it. What is on disk comes first, shard by shard; what is listed but absent, last."""
 
     name: str
     root: str
@@ -117,7 +117,7 @@ class Objaverse:
         return None
 
     def _json(self, path: str, otherwise: Any) -> Any:
-        """The object in a compressed JSON file, `otherwise` when there is no such file. Raises ValueError when it cannot be read."""
+        """The contents of a compressed JSON file, `otherwise` where there is none. Raises ValueError when it cannot be read."""
         uri = f"{self.root}/{path}"
         try:
             with fsspec.open(uri, "rb", compression="gzip") as file:

@@ -15,7 +15,7 @@ KINDS: dict[str, type["Source"]] = {"objaverse": Objaverse, "folder": Folder}
 
 
 class Source(Protocol):
-    """A frozen dataclass; to make one raises FileNotFoundError or ValueError, as a sentence, when `root` does not hold the collection.
+    """A frozen dataclass. To make one raises FileNotFoundError or ValueError, with a sentence, when `root` holds no such collection.
 
     name    first part of its objects' ids
     root    absolute path or URI of the collection
@@ -25,12 +25,12 @@ class Source(Protocol):
     root: str
 
     def records(self) -> Iterator[Row]:
-        """Every object of the collection, in an order that stays, as `pipeline.sources.record.record` makes them; read as needed."""
+        """Every object, in an order that stays, as `pipeline.sources.record.record` makes them; read as they are asked for."""
         ...
 
 
 def source_from(text: str) -> Source:
-    """The source a command line asks for: `KIND=PATH`, or `NAME:KIND=PATH` when its objects are to have another name than the kind's.
+    """The source a command line asks for: `KIND=PATH`, or `NAME:KIND=PATH` when ids are to begin with another name than the kind's.
 
     `folder=~/chairs` and `chairs:folder=~/chairs` name the same files; the ids begin with `folder/` and `chairs/`.
     Raises ValueError for a text of another form, an unknown kind or a place of another layout; FileNotFoundError for no such place.
