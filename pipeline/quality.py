@@ -1,0 +1,32 @@
+"""Measures of a picture of an object, to find empty, cut-off and badly lit views by."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+DARK = 5 / 255
+BRIGHT = 250 / 255
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
+
+
+def measures(rgba: UInt8[np.ndarray, "h w 4"]) -> dict[str, float | None]:
+    """The measures of schemas.tables.VIEWS for one picture (sRGB, straight alpha).
+
+    The object's pixels are those at least half covered. Where there are none, what is said of them is null.
+    """
+    alpha = rgba[..., 3] / 255
+    luminance = rgba[..., :3][rgba[..., 3] >= 128] @ LUMINANCE / 255
+    some = len(luminance) > 0
+    return {
+        "alpha_coverage": float(alpha.mean()),
+        "border_coverage": float(_border(alpha).mean()),
+        "dark_share": float((luminance < DARK).mean()) if some else None,
+        "bright_share": float((luminance > BRIGHT).mean()) if some else None,
+        "luminance": float(luminance.mean()) if some else None,
+    }
+
+
+def _border(alpha: np.ndarray) -> np.ndarray:
+    """The outermost pixels, each once."""
+    outermost = np.ones(alpha.shape, dtype=bool)
+    outermost[1:-1, 1:-1] = False
+    return alpha[outermost]

@@ -1,0 +1,215 @@
+"""Blender from outside: a warm process of its own that makes pictures and meshes. A crash, a hang or a leak costs one object.
+
+with Blender(BlenderSettings(threads=2)) as blender:
+    answer, folder = blender.do(Request(asset="chair.glb", format="glb", mesh=True))
+"""
+
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from pipeline.stage import ObjectError
+from render.spec import Answer, Request
+
+WORKER = Path(__file__).with_name("blender_worker.py")
+MEMORY_DISK = Path("/dev/shm")
+FOLDER_PREFIX = "tricorpus-blender-"
+
+START_SECONDS = 120  # within which Blender must be up; it takes 1 to 3 on an idle machine
+WATCH_SECONDS = 0.2  # how often its memory is looked at
+LOG_TAIL_LINES = 50
+NEW_FOLDER_SECONDS = 60  # so long a folder without an owner may be about to get one
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlenderSettings:
+    """How Blender's process is run; nothing here changes what it makes."""
+
+    executable: str | None = None  # a Blender to run instead of the bpy package
+    threads: int = 2  # rendering threads of one Blender
+    timeout_s: float = 300.0  # wall clock for one object
+    memory_mb: int = 8192  # resident memory at which an object is given up; half of it, and Blender is started anew
+    recycle_after: int = 200  # objects after which Blender is started anew: its memory grows
+
+
+class _Lost(Exception):
+    """Blender's process was lost with an object in hand."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+class Blender:
+    """One warm Blender. Its process dies with the thread that made the first request, however that ends.
+
+    Results lie in a folder on the memory disk (/dev/shm, where there is one) that goes when this is closed; what a killed owner
+    left there is swept up by the next one.
+    """
+
+    def __init__(self, settings: BlenderSettings = BlenderSettings()):  # noqa: B008  (frozen)
+        self.settings = settings
+        _sweep(_results_root())
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=_results_root(), ignore_cleanup_errors=True)
+        self._claim = os.open(self._folder.name, os.O_RDONLY)
+        fcntl.flock(self._claim, fcntl.LOCK_SH)
+        self._process: subprocess.Popen | None = None
+        self._served = 0
+
+    def __enter__(self) -> "Blender":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process and removes its files. Closing twice is fine."""
+        self._kill()
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
+        self._folder.cleanup()
+
+    def do(self, request: Request) -> tuple[Answer, Path]:
+        """Has Blender carry out a request; its answer, and the folder with the files, which the next request empties.
+
+        Raises ObjectError: what Blender's side says of the asset (see render.spec.Answer), or, after a second try in a fresh
+        process, "blender_crashed", "timeout" or "out_of_memory". Raises RuntimeError when Blender does not start or its side has a bug.
+        """
+        for attempts in (1, 2):
+            try:
+                answer, folder = self._once(request)
+                break
+            except _Lost as lost:
+                log_tail = self._log_tail()
+                self._kill()
+                if attempts == 2:
+                    raise ObjectError(lost.reason, lost.message, log_tail=log_tail, attempts=attempts) from None
+        if answer.bug:
+            raise RuntimeError(f"{request.asset} brought out a fault on Blender's side, to be mended there:\n{answer.bug}")
+        if answer.reason:
+            raise ObjectError(answer.reason, answer.message, log_tail=self._log_tail(), attempts=attempts)
+        return answer, folder
+
+    def _once(self, request: Request) -> tuple[Answer, Path]:
+        if self._process is None:
+            self._start()
+        os.truncate(self._log, 0)
+        folder = Path(self._folder.name, "results")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        request = replace(request, folder=str(folder), threads=self.settings.threads)
+        try:
+            self._process.stdin.write(request.to_json().encode() + b"\n")
+        except BrokenPipeError:
+            raise _Lost("blender_crashed", f"Blender had ended ({self._end()}) before it was asked") from None
+        answer = Answer.from_json(self._line(self.settings.timeout_s))
+        self._served += 1
+        if self._served >= self.settings.recycle_after or self._memory_mb() > self.settings.memory_mb / 2:
+            self._kill()
+        return answer, folder
+
+    def _start(self) -> None:
+        executable = self.settings.executable
+        options = [executable, "--background", "--factory-startup", "--python"] if executable else [sys.executable]
+        try:
+            with open(self._log, "ab") as log:
+                self._process = subprocess.Popen(
+                    [*options, str(WORKER)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    bufsize=0,
+                    start_new_session=True,
+                    # Blender has its own threads; numpy inside it needs none. No settings or add-ons of the user's.
+                    env=os.environ
+                    | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLENDER_USER_RESOURCES": self._folder.name},
+                )
+            self._served, self._unread = 0, b""
+            while not self._line(START_SECONDS).startswith("{"):
+                pass  # a Blender executable greets before it runs our program
+        except (OSError, _Lost) as error:
+            log_tail = self._log_tail()
+            self._kill()
+            raise RuntimeError(f"Blender ({executable or 'the bpy package'}) does not start: {error}\n{log_tail}") from None
+
+    def _line(self, seconds: float) -> str:
+        """The next line that Blender writes. Raises _Lost when it ends, says nothing for so long, or takes too much memory."""
+        end = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise _Lost("timeout", f"Blender took longer than {seconds:g} s")
+            if select.select([self._process.stdout], [], [], min(left, WATCH_SECONDS))[0]:
+                read = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not read:
+                    raise _Lost("blender_crashed", f"Blender ended ({self._end()}) in the middle of its work")
+                self._unread += read
+            elif self._memory_mb() > self.settings.memory_mb:
+                raise _Lost("out_of_memory", f"Blender took more than {self.settings.memory_mb} MB of memory")
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
+
+    def _memory_mb(self) -> float:
+        try:
+            return psutil.Process(self._process.pid).memory_info().rss / 2**20
+        except psutil.NoSuchProcess:
+            return 0.0
+
+    def _end(self) -> str:
+        """How the process ended, in words."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it closed its output"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own: whatever it started goes with it
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None
+
+    @property
+    def _log(self) -> Path:
+        return Path(self._folder.name, "log")
+
+    def _log_tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def _results_root() -> Path:
+    return MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _sweep(root: Path) -> None:
+    """Removes folders whose owner is gone: it held a lock on the folder, which ends with its process."""
+    for folder in root.glob(FOLDER_PREFIX + "*"):
+        try:
+            if time.time() - folder.stat().st_mtime < NEW_FOLDER_SECONDS:
+                continue
+            handle = os.open(folder, os.O_RDONLY)
+        except (FileNotFoundError, PermissionError):
+            continue  # swept by another, or another user's
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(handle)

@@ -1,0 +1,154 @@
+"""Runs inside Blender: brings an asset into an empty file, as it is meant to be seen, at its first frame."""
+
+import logging
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from render import preflight
+from render.spec import AXES, AssetError
+
+BLENDER_FROM_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+
+def load(path: Path, format: str) -> None:
+    """Empties Blender and imports the asset; what is not to be seen is hidden in viewport and render alike.
+
+    Raises AssetError ("unsupported_format", "unreadable", "not_finite", "draco_corrupt").
+    """
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    if format not in AXES:
+        raise AssetError("unsupported_format", f"format {format} is not supported; these are: {', '.join(AXES)}")
+    preflight.check(path, format)
+    IMPORTERS.get(format, _through_trimesh)(path)
+    _hide_what_is_not_shown()
+    _show_vertex_colors()
+
+
+def blender_from_asset(format: str) -> np.ndarray:
+    """(4, 4) coordinates of the asset's file to Blender's axes, as the importer of this format takes them."""
+    return np.eye(4) if AXES[format] == "as-is" else BLENDER_FROM_Y_UP
+
+
+def _import(operator, path: Path, **settings) -> None:
+    """Runs one of Blender's importers. They are foreign code that may raise anything; all of it means an unreadable asset."""
+    try:
+        result = operator(filepath=str(path), **settings)
+    except Exception as error:
+        # An add-on's error comes as a traceback, with its place as the last line.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
+        raise AssetError("unreadable", f"Blender cannot import the asset: {(lines or [type(error).__name__])[-1]}") from None
+    if result != {"FINISHED"}:
+        raise AssetError("unreadable", "Blender cannot import the asset; its log tells why")
+
+
+class _DracoErrors(logging.Handler):
+    """Collects what the glTF importer says about Draco: it logs that a mesh cannot be decoded, and imports zeros instead."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING and "Draco" in record.getMessage():
+            self.messages.append(record.getMessage())
+
+
+def _gltf(path: Path) -> None:
+    errors = _DracoErrors()
+    loggers = [logging.getLogger(name) for name in ("glTFImporter", "glTFImporter_errors")]
+    for logger in loggers:
+        logger.addHandler(errors)
+    try:
+        # Without disable_bone_shape, every skinned file gets an icosphere.
+        _import(bpy.ops.import_scene.gltf, path, disable_bone_shape=True, import_webp_texture=True)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(errors)
+    if errors.messages:
+        raise AssetError("draco_corrupt", errors.messages[0])
+    _keep_default_scene(preflight.read_gltf(path)[0])
+    bpy.context.scene.frame_set(0)  # where the importer puts the animation's second 0
+
+
+def _keep_default_scene(document: dict) -> None:
+    """Hides what belongs to other scenes or to none. The importer puts all of it into one Blender scene: a single glTF scene into
+    the root collection, several into one child collection each, in order, and nodes of no scene into one more."""
+    scenes = document.get("scenes", [])
+    root = bpy.context.scene.collection
+    shown = root.children[document.get("scene", 0)] if len(scenes) > 1 else root
+    for item in bpy.context.scene.objects:
+        if item.name not in shown.objects:
+            _hide(item)
+
+
+def _obj(path: Path) -> None:
+    _import(bpy.ops.wm.obj_import, path)
+    for material in bpy.data.materials:
+        for node in material.node_tree.nodes if material.node_tree else ():
+            # Some exporters copy the diffuse colour (Kd) to the emission (Ke): such a thing does not glow.
+            if node.type == "BSDF_PRINCIPLED" and node.inputs["Emission Color"].default_value[:] == _base_color(node):
+                node.inputs["Emission Strength"].default_value = 0
+
+
+def _base_color(principled) -> tuple[float, ...]:
+    return principled.inputs["Base Color"].default_value[:]
+
+
+def _through_trimesh(path: Path) -> None:
+    """Formats that Blender does not read: geometry and vertex colours by way of trimesh."""
+    import trimesh
+
+    try:
+        mesh = trimesh.load(path, file_type=path.suffix[1:].lower(), force="mesh", process=False)
+    except Exception as error:  # foreign code on foreign data, as in _import
+        raise AssetError("unreadable", f"trimesh cannot read the asset: {error}") from None
+    data = bpy.data.meshes.new(path.stem)
+    data.from_pydata(mesh.vertices, [], mesh.faces.tolist())
+    if mesh.visual.defined and mesh.visual.kind in ("vertex", "face"):
+        colors = (
+            mesh.visual.vertex_colors[mesh.faces.ravel()]
+            if mesh.visual.kind == "vertex"
+            else np.repeat(mesh.visual.face_colors, 3, 0)
+        )
+        data.color_attributes.new("Color", "BYTE_COLOR", "CORNER").data.foreach_set(
+            "color_srgb", (colors / 255).astype(np.float32).ravel()
+        )
+    bpy.context.scene.collection.objects.link(bpy.data.objects.new(path.stem, data))
+
+
+IMPORTERS = {
+    "glb": _gltf,
+    "gltf": _gltf,
+    "obj": _obj,
+    "ply": lambda path: _import(bpy.ops.wm.ply_import, path),
+    "stl": lambda path: _import(bpy.ops.wm.stl_import, path),
+}
+
+
+def _hide(item) -> None:
+    item.hide_viewport = item.hide_render = True
+
+
+def _hide_what_is_not_shown() -> None:
+    """The asset's lights and cameras go, and what only one of viewport and render would show. Hidden, not removed: it may be a
+    parent of something shown."""
+    bpy.context.view_layer.update()
+    for item in bpy.context.scene.objects:
+        if item.type in ("LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER") or item.hide_render or not item.visible_get():
+            _hide(item)
+
+
+def _show_vertex_colors() -> None:
+    """A mesh with vertex colours and no material gets a material that shows them."""
+    for mesh in bpy.data.meshes:
+        if mesh.color_attributes and not any(mesh.materials):
+            material = bpy.data.materials.new(mesh.color_attributes[0].name)
+            material.use_nodes = True
+            nodes = material.node_tree.nodes
+            color = nodes.new("ShaderNodeVertexColor")
+            color.layer_name = mesh.color_attributes[0].name
+            material.node_tree.links.new(color.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+            mesh.materials.clear()
+            mesh.materials.append(material)

@@ -1,0 +1,167 @@
+"""Runs inside Blender: pictures of the imported asset in the canonical frame, by Cycles.
+
+The asset's own scene stays as it is. A second scene shows an instance of all its visible objects, moved and scaled into the unit
+sphere, under a light of ours. That scene keeps Blender's axes: z up, the object's front towards -y.
+"""
+
+import math
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Euler, Matrix
+
+from render.blender_import import BLENDER_FROM_Y_UP
+from render.spec import AssetError, Cycles, Pictures, View
+
+BLENDER_FROM_OPENCV = np.diag([1.0, -1, -1, 1])  # camera axes: Blender's are x right, y up, z backward
+SUN_FROM_CAMERA = Euler((math.radians(-40), math.radians(30), 0)).to_matrix().to_4x4()  # 40° above the camera, 30° aside
+SENSOR = 36.0  # millimetres; any value does
+
+
+def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
+    """(4, 4) Blender's world to the canonical frame of schemas.tables, for vertices (V, 3) of all visible surfaces.
+
+    Raises AssetError ("no_faces", "not_finite", "no_extent").
+    """
+    if not len(vertices):
+        raise AssetError("no_faces", "the asset shows no surface: no visible mesh with a face")
+    if not np.isfinite(vertices).all():
+        raise AssetError("not_finite", "vertex positions are NaN or infinite once placed in the scene")
+    center = vertices.min(axis=0) / 2 + vertices.max(axis=0) / 2
+    radius = math.sqrt(((vertices - center) ** 2).sum(axis=1).max())
+    if radius == 0:
+        raise AssetError("no_extent", "all vertices lie in one point")
+    centered = np.eye(4)
+    centered[:3, 3] = -center
+    return np.diag([1 / radius] * 3 + [1]) @ np.linalg.inv(BLENDER_FROM_Y_UP) @ centered
+
+
+def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, folder: Path, threads: int) -> str:
+    """Writes 000.png, 001.png, ... (RGBA, straight alpha) into `folder`; returns the device that rendered them.
+
+    `vertices` (V, 3) and `from_blender` (4, 4) as in canonical_from_blender: what has to be in the pictures, and where it goes.
+    """
+    scene = bpy.data.scenes.new("canonical")
+    _show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
+    _set_output(scene, pictures, threads)
+    _set_cycles(scene, pictures.cycles)
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    if pictures.shading == "lit":
+        _light(scene, camera)
+    else:
+        _show_albedo(scene)
+    canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
+    for number, view in enumerate(pictures.views):
+        _aim(camera, view, pictures)
+        _set_border(scene.render, view, pictures, canonical)
+        file = folder / f"{number:03d}.png"
+        scene.render.filepath = str(file)
+        bpy.ops.render.render(write_still=True, scene=scene.name)
+        if not file.is_file():
+            raise AssetError("render_failed", f"Cycles wrote no picture of view {number}")
+    return "CPU"
+
+
+def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:
+    """Puts an instance of all visible objects of the asset's scene into `scene`, moved by the matrix `placed`.
+
+    An instance rather than a parent: nothing in the asset (constraints, armatures, caches) can notice it.
+    """
+    collection = bpy.data.collections.new("asset")
+    for item in asset.objects:
+        if not item.hide_render:
+            collection.objects.link(item)
+    instance = bpy.data.objects.new("asset", None)
+    instance.instance_type = "COLLECTION"
+    instance.instance_collection = collection
+    instance.matrix_world = Matrix(placed)
+    scene.collection.objects.link(instance)
+
+
+def _set_output(scene: bpy.types.Scene, pictures: Pictures, threads: int) -> None:
+    render = scene.render
+    render.resolution_x, render.resolution_y, render.resolution_percentage = pictures.width, pictures.height, 100
+    render.threads_mode, render.threads = "FIXED", threads
+    render.film_transparent = True
+    render.use_persistent_data = True  # views after the first take over its BVH and textures
+    render.use_compositing = render.use_sequencer = False
+    render.dither_intensity = 0
+    render.image_settings.file_format = "PNG"
+    render.image_settings.color_mode, render.image_settings.color_depth = "RGBA", "8"
+    render.image_settings.compression = 0
+    scene.display_settings.display_device = "sRGB"
+    scene.view_settings.view_transform = "Standard"  # Blender's default, AgX, washes colours out
+    scene.view_settings.look = "None"
+
+
+def _set_cycles(scene: bpy.types.Scene, settings: Cycles) -> None:
+    scene.render.engine = "CYCLES"
+    cycles = scene.cycles
+    cycles.device = "CPU"
+    cycles.seed = 0
+    cycles.samples = settings.samples
+    cycles.use_adaptive_sampling = True
+    cycles.adaptive_min_samples = settings.min_samples
+    cycles.adaptive_threshold = settings.noise_threshold
+    cycles.sampling_pattern = "TABULATED_SOBOL"
+    cycles.use_light_tree = False
+    cycles.use_denoising = settings.denoise
+    cycles.denoiser = "OPENIMAGEDENOISE"
+    cycles.denoising_prefilter = "NONE"
+    cycles.denoising_quality = "FAST"
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
+    # One bounce is enough for the eye; glass needs a way in and a way out.
+    cycles.max_bounces = cycles.transmission_bounces = 4
+    cycles.diffuse_bounces = cycles.glossy_bounces = 1
+    cycles.volume_bounces = 0
+    cycles.transparent_max_bounces = 16
+    cycles.caustics_reflective = cycles.caustics_refractive = False
+
+
+def _light(scene: bpy.types.Scene, camera: bpy.types.Object) -> None:
+    """A soft light from everywhere, and a sun that goes with the camera: every view is lit alike."""
+    scene.world = bpy.data.worlds.new("canonical")
+    scene.world.use_nodes = True
+    background = scene.world.node_tree.nodes["Background"]
+    background.inputs["Color"].default_value = (1, 1, 1, 1)
+    background.inputs["Strength"].default_value = 0.35
+    sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
+    sun.data.energy = 2.0
+    sun.parent = camera
+    sun.matrix_local = SUN_FROM_CAMERA
+    scene.collection.objects.link(sun)
+
+
+def _show_albedo(scene: bpy.types.Scene) -> None:
+    """Every material sends out its base colour, whatever the light: what a point's colour is compared with."""
+
+
+def _aim(camera: bpy.types.Object, view: View, pictures: Pictures) -> None:
+    """Sets Blender's camera to a pinhole camera in pixels of the canonical frame."""
+    to_world = np.array(view.camera_to_world).reshape(4, 4)
+    camera.matrix_world = Matrix(BLENDER_FROM_Y_UP @ to_world @ BLENDER_FROM_OPENCV)
+    longer = max(pictures.width, pictures.height)
+    lens = camera.data
+    lens.sensor_fit, lens.sensor_width, lens.sensor_height = "HORIZONTAL", SENSOR, SENSOR
+    lens.lens = view.fx * SENSOR / pictures.width
+    lens.shift_x = (pictures.width / 2 - view.cx) / pictures.width
+    lens.shift_y = (view.cy - pictures.height / 2) / pictures.width
+    distance = float(np.linalg.norm(to_world[:3, 3]))
+    lens.clip_start, lens.clip_end = max(distance - 1.01, 1e-3), distance + 1.01
+    del longer
+
+
+def _set_border(render: bpy.types.RenderSettings, view: View, pictures: Pictures, canonical: np.ndarray) -> None:
+    """Has only the rectangle around the object rendered; the rest of the picture is transparent."""
+    to_world = np.array(view.camera_to_world).reshape(4, 4)
+    seen = (canonical - to_world[:3, 3]) @ to_world[:3, :3]
+    size = np.array([pictures.width, pictures.height])
+    pixels = seen[:, :2] / seen[:, 2:] * (view.fx, view.fy) + (view.cx, view.cy)
+    low = np.clip(np.floor(pixels.min(axis=0)) - 2, 0, size - 1) / size  # the pixel filter reaches out less than 2 pixels
+    high = np.clip(np.ceil(pixels.max(axis=0)) + 2, 1, size) / size
+    render.use_border, render.use_crop_to_border = True, False
+    render.border_min_x, render.border_max_x = low[0], high[0]
+    render.border_min_y, render.border_max_y = 1 - high[1], 1 - low[1]

@@ -1,0 +1,66 @@
+"""Rendered pictures and their cameras to rows of VIEWS."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from pipeline.quality import measures
+from pipeline.stage import ObjectError, Row
+from render.cameras import Camera
+
+
+def view_rows(
+    object_id: str,
+    pictures: Sequence[UInt8[np.ndarray, "h w 4"]],
+    cameras: Sequence[Camera],
+    *,
+    rig: str,
+    device: str,
+    missing_textures: int,
+) -> list[Row]:
+    """The rows of an object's views, in `view` order: pictures (sRGB, straight alpha), each with the camera that took it.
+
+    Raises ObjectError("invisible") when no picture shows anything.
+    """
+    if not any(picture[..., 3].any() for picture in pictures):
+        raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: all of it is transparent or too thin")
+    return [
+        {
+            "object_id": object_id,
+            "view": number,
+            "image": encoded(picture),
+            "width": camera.width,
+            "height": camera.height,
+            "intrinsics": [camera.fx, camera.fy, camera.cx, camera.cy],
+            "camera_to_world": camera.camera_to_world.ravel().tolist(),
+            "kind": "rendered",
+            "rig": rig,
+            **measures(picture),
+            "missing_textures": missing_textures,
+            "device": device,
+        }
+        for number, (picture, camera) in enumerate(zip(pictures, cameras, strict=True))
+    ]
+
+
+def encoded(picture: UInt8[np.ndarray, "h w 4"]) -> bytes:
+    """Lossless WebP; what lies under transparent pixels is 0, so that it costs nothing and two equal pictures are equal bytes."""
+    clean = np.where(picture[..., 3:] > 0, picture, 0)
+    file = io.BytesIO()
+    Image.fromarray(clean).save(file, "WEBP", lossless=True, quality=50, method=2, exact=True)
+    return file.getvalue()
+
+
+def read_pictures(folder: Path, count: int) -> list[UInt8[np.ndarray, "h w 4"]]:
+    """The pictures that Blender put into a folder. Raises ObjectError("render_failed") when one is missing."""
+    pictures = []
+    for number in range(count):
+        file = folder / f"{number:03d}.png"
+        if not file.is_file():
+            raise ObjectError("render_failed", f"Blender made {number} of {count} pictures")
+        pictures.append(np.asarray(Image.open(file).convert("RGBA")))
+    return pictures
