@@ -172,7 +172,8 @@ class _At:
     def _layer(self, layers: dict[str, np.ndarray], name: str, width: int) -> Float[np.ndarray, "n width"]:
         if name not in layers:  # no object has it: 0, as Blender renders
             return np.zeros((len(self.face_index), width))
-        a, b, c = layers[name][self.face_index].astype(np.float64).transpose(1, 0, 2)
+        corners = np.nan_to_num(layers[name][self.face_index].astype(np.float64), nan=0, posinf=0, neginf=0)
+        a, b, c = corners.transpose(1, 0, 2)
         wa, wb, wc = self.barycentric.T[:, :, None]
         return wa * a + wb * b + wc * c
 
