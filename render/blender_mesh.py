@@ -93,9 +93,6 @@ def _read(mesh: bpy.types.Mesh, slots: list[int], materials: "_Materials") -> _P
     corners = _numbers(mesh.loop_triangles, "loops", count, 3, np.int32)
     vertices, faces = _without_unused(vertices.astype(np.float64), faces)
 
-    colored = mesh.color_attributes.render_color_index if len(mesh.color_attributes) else -1
-    if not slots and colored >= 0:
-        slots = [materials.vertex_colors()]
     if slots:
         polygon = _numbers(mesh.loop_triangles, "polygon_index", count, 1, np.int32)[:, 0]
         slot = _numbers(mesh.polygons, "material_index", len(mesh.polygons), 1, np.int32)[polygon, 0]
@@ -109,7 +106,7 @@ def _read(mesh: bpy.types.Mesh, slots: list[int], materials: "_Materials") -> _P
         if layer is not None:
             uvs[name] = _numbers(layer.uv, "vector", len(mesh.loops), 2, np.float32)[corners]
     for name in sorted(set().union(*(materials.layers[i]["attribute"] for i in slots if i >= 0))):
-        layer = mesh.color_attributes.get(name) if name else mesh.color_attributes[colored] if colored >= 0 else None
+        layer = _default_color(mesh) if name == "" else mesh.color_attributes.get(name)
         if layer is not None and layer.domain in {"POINT", "CORNER"}:
             values = _numbers(layer.data, "color", len(layer.data), 4, np.float32)  # Blender hands out linear colours
             if layer.domain == "POINT":
@@ -126,6 +123,10 @@ def _numbers(collection, name: str, count: int, width: int, dtype) -> np.ndarray
 
 def _default_uv(mesh: bpy.types.Mesh):
     return next((layer for layer in mesh.uv_layers if layer.active_render), None)
+
+
+def _default_color(mesh: bpy.types.Mesh):
+    return mesh.color_attributes[mesh.color_attributes.render_color_index] if len(mesh.color_attributes) else None
 
 
 def _without_unused(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +199,7 @@ class _Materials:
         self.found: list[dict] = []
         self.layers: list[dict[str, set[str]]] = []
         self.images: list[_Image] = []
-        self._indices: dict[str | None, int] = {}
+        self._indices: dict[str, int] = {}
 
     def index(self, material: bpy.types.Material | None) -> int:
         if material is None:
@@ -207,21 +208,11 @@ class _Materials:
         if name not in self._indices:
             tree = _Tree(self.images)
             color, alpha = tree.surface(material.original)
-            self._indices[name] = self._add(name, color, alpha, tree.guessed)
+            self._indices[name] = len(self.found)
+            self.found.append({"name": name, "color": color, "alpha": alpha, "guessed": tree.guessed})
+            paints = list(_all_paints([color, alpha]))
+            self.layers.append({kind: {p["name"] for p in paints if p["kind"] == kind} for kind in ("uv", "attribute")})
         return self._indices[name]
-
-    def vertex_colors(self) -> int:
-        """The material of a mesh that has none but carries colours itself."""
-        if None not in self._indices:
-            attribute = {"kind": "attribute", "name": ""}
-            self._indices[None] = self._add("vertex colors", attribute, WHITE, [])
-        return self._indices[None]
-
-    def _add(self, name: str, color: dict, alpha: dict, guessed: list[str]) -> int:
-        self.found.append({"name": name, "color": color, "alpha": alpha, "guessed": guessed})
-        paints = list(_all_paints([color, alpha]))
-        self.layers.append({kind: {p["name"] for p in paints if p["kind"] == kind} for kind in ("uv", "attribute")})
-        return len(self.found) - 1
 
 
 def _all_paints(paints: Iterable[dict]) -> Iterable[dict]:

@@ -353,7 +353,6 @@ def worlds():
             hidden,
             loose,
             no_material,
-            only_vertex_colors,
             two_materials,
             large_texture,
             broken,
@@ -437,13 +436,6 @@ def loose():
 
 def no_material():
     placed(triangle())
-
-
-def only_vertex_colors():
-    mesh = triangle()
-    layer = mesh.color_attributes.new("Col", "FLOAT_COLOR", "POINT")
-    layer.data.foreach_set("color", np.array([(1, 0, 0, 1), (0, 1, 0, 1), (0, 0, 1, 1)], np.float32).ravel())
-    placed(mesh)
 
 
 def two_materials():

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
+from PIL import Image
+from trimesh.visual.material import PBRMaterial
 
-from pipeline.mesh import load
-from pipeline.points import paint, sample_points
+from pipeline.mesh import Mesh, load
+from pipeline.points import paint, sample_points, srgb_from_linear
+from render.blender import Blender
+from render.spec import Request
 
 SCENES = Path(__file__).with_name("blender_scenes.py")
 
@@ -94,11 +99,6 @@ def test_an_object_without_material_has_no_colour(scenes):
     assert not load(scenes / "no_material").has_color
 
 
-def test_an_object_without_material_takes_its_vertex_colours(scenes):
-    mesh = load(scenes / "only_vertex_colors")
-    np.testing.assert_allclose(paint(mesh, np.zeros(3, int), np.eye(3))[:, :3], np.eye(3), atol=1e-6)
-
-
 def test_faces_have_the_material_of_the_object_that_shows_them(scenes):
     mesh = load(scenes / "two_materials")
     middle = np.full((4, 3), 1 / 3)
@@ -124,3 +124,135 @@ def test_a_node_that_cannot_be_followed_gives_way_to_the_sockets_value_and_is_na
     mesh = load(scenes / "broken")
     np.testing.assert_allclose(paint(mesh, np.array([1]), np.full((1, 3), 1 / 3))[0], (0.4, 0.5, 0.6, 1), atol=1e-6)
     assert mesh.materials[1].guessed == ("Checker Texture node at Base Color",)
+
+
+# ------------------------------------------------------------------------------------------------- from a file to its points
+
+
+@pytest.fixture(scope="module")
+def mesh_of(tmp_path_factory):
+    """A function from a trimesh scene, and changes to its glTF document, to the mesh that Blender makes of the file."""
+    folder = tmp_path_factory.mktemp("assets")
+    with Blender() as blender:
+
+        def make(scene: trimesh.Scene, change=None) -> Mesh:
+            asset = folder / f"{len(list(folder.iterdir()))}.glb"
+            asset.write_bytes(scene.export(file_type="glb", tree_postprocessor=change))
+            return load(blender.do(Request(asset=str(asset), format="glb", folder="", mesh=True))[1] / "mesh")
+
+        yield make
+
+
+def square_with(picture: np.ndarray) -> trimesh.Scene:
+    """A square that faces +z with the picture on it, upright: x and y run from -1 to 1 as u and v from 0 to 1."""
+    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], dtype=np.float64)
+    visual = trimesh.visual.TextureVisuals(
+        uv=corners[:, :2] / 2 + 0.5, material=PBRMaterial(baseColorTexture=Image.fromarray(picture))
+    )
+    return trimesh.Scene(trimesh.Trimesh(corners, [(0, 1, 2), (0, 2, 3)], visual=visual, process=False))
+
+
+def quarters() -> np.ndarray:
+    """Top left red, top right green, lower left blue, lower right white."""
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[:32, :32], picture[:32, 32:] = (200, 0, 0, 255), (0, 100, 0, 255)
+    picture[32:, :32], picture[32:, 32:] = (0, 0, 50, 255), (255, 255, 255, 255)
+    return picture
+
+
+def colors_at(mesh: Mesh, places) -> list[tuple[int, ...]]:
+    """sRGB of the points of a flat object that are nearest to these places (x, y)."""
+    row = sample_points(mesh, 4000, np.random.default_rng(0))
+    xyz, rgb = row["xyz"].astype(np.float64).reshape(-1, 3), row["rgb"].reshape(-1, 3)
+    nearest = [np.linalg.norm(xyz[:, :2] - place, axis=1).argmin() for place in places]
+    return [tuple(rgb[i].tolist()) for i in nearest]
+
+
+QUARTERS = [(-0.3, 0.3), (0.3, 0.3), (-0.3, -0.3), (0.3, -0.3)]
+
+
+def test_a_picture_lies_upright_on_a_gltf_square(mesh_of):
+    assert colors_at(mesh_of(square_with(quarters())), QUARTERS) == [(200, 0, 0), (0, 100, 0), (0, 0, 50), (255, 255, 255)]
+
+
+def test_a_gltf_base_colour_factor_multiplies_the_texture_in_linear_space(mesh_of):
+    def change(document):
+        document["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = [0.5, 0.25, 1.0, 1.0]
+
+    def factored(srgb, factor):
+        linear = ((srgb / 255 + 0.055) / 1.055) ** 2.4
+        return int(srgb_from_linear(np.array(linear * factor)))
+
+    assert colors_at(mesh_of(square_with(quarters()), change), QUARTERS) == [
+        (factored(200, 0.5), 0, 0),
+        (0, factored(100, 0.25), 0),
+        (0, 0, 50),
+        (factored(255, 0.5), factored(255, 0.25), 255),
+    ]
+
+
+def test_a_gltf_texture_transform_shifts_the_picture(mesh_of):
+    def change(document):
+        texture = document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        texture["extensions"] = {"KHR_texture_transform": {"offset": [0.5, 0]}}
+        document["extensionsUsed"] = ["KHR_texture_transform"]
+
+    colors = colors_at(mesh_of(square_with(quarters()), change), QUARTERS)
+    assert colors == [(0, 100, 0), (200, 0, 0), (255, 255, 255), (0, 0, 50)]
+
+
+def test_an_unlit_gltf_material_keeps_its_picture(mesh_of):
+    def change(document):
+        document["materials"][0]["extensions"] = {"KHR_materials_unlit": {}}
+        document["extensionsUsed"] = ["KHR_materials_unlit"]
+
+    mesh = mesh_of(square_with(quarters()), change)
+    assert colors_at(mesh, QUARTERS) == [(200, 0, 0), (0, 100, 0), (0, 0, 50), (255, 255, 255)]
+    assert mesh.materials[0].guessed == ()
+
+
+@pytest.mark.parametrize("unlit", [False, True])
+@pytest.mark.parametrize("mode", ["MASK", "BLEND"])
+def test_no_points_lie_in_the_transparent_part_of_a_gltf_picture(mesh_of, mode, unlit):
+    picture = quarters()
+    picture[:, :32, 3] = 0
+
+    def change(document):
+        document["materials"][0]["alphaMode"] = mode
+        if unlit:
+            document["materials"][0]["extensions"] = {"KHR_materials_unlit": {}}
+            document["extensionsUsed"] = ["KHR_materials_unlit"]
+
+    mesh = mesh_of(square_with(picture), change)
+    x = sample_points(mesh, 2000, np.random.default_rng(0))["xyz"].reshape(-1, 3)[:, 0]
+    transparent = (x < -0.02) & (x > -0.69)  # the picture repeats: at its left edge shows the right one, half a texel wide
+    assert not transparent.any() and (x > 0).mean() > 0.95
+    assert colors_at(mesh, [(0.3, 0.3), (0.3, -0.3)]) == [(0, 100, 0), (255, 255, 255)]
+
+
+def test_an_opaque_gltf_material_ignores_the_pictures_alpha(mesh_of):
+    picture = quarters()
+    picture[:, :32, 3] = 0
+    assert colors_at(mesh_of(square_with(picture)), QUARTERS)[0] == (200, 0, 0)
+
+
+def test_gltf_vertex_colours_are_linear(mesh_of):
+    """glTF says that COLOR_0 is linear: 128 / 255 is 188 in sRGB."""
+    box = trimesh.creation.box()
+    box.visual.vertex_colors = np.tile((128, 0, 255, 255), (8, 1)).astype(np.uint8)
+    row = sample_points(mesh_of(trimesh.Scene(box)), 100, np.random.default_rng(0))
+    np.testing.assert_allclose(row["rgb"].reshape(-1, 3), np.tile((188, 0, 255), (100, 1)), atol=1)
+
+
+def test_node_transforms_also_mirrored_ones_place_what_they_hold(mesh_of):
+    """A square tile of 1 with a picture, and the same tile mirrored to the other side: both halves of a butterfly."""
+    tile = next(iter(square_with(quarters()).geometry.values()))
+    scene = trimesh.Scene()
+    scene.add_geometry(tile, transform=trimesh.transformations.translation_matrix((1, 0, 0)))
+    scene.add_geometry(tile, transform=np.diag((-1.0, 1, 1, 1)) @ trimesh.transformations.translation_matrix((1, 0, 0)))
+    mesh = mesh_of(scene)
+    half = 1 / np.sqrt(5)  # the canonical size of a tile's half side
+    right, left = [(0.5 * half, 0.5 * half), (1.5 * half, 0.5 * half)], [(-0.5 * half, 0.5 * half), (-1.5 * half, 0.5 * half)]
+    assert colors_at(mesh, right) == colors_at(mesh, left) == [(200, 0, 0), (0, 100, 0)]
+    a, b, c = mesh.vertices[mesh.faces].transpose(1, 0, 2)
+    assert (np.cross(b - a, c - a)[:, 2] > 0).all()
