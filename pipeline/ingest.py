@@ -14,7 +14,7 @@ from schemas.tables import OBJECTS
 
 @dataclass(frozen=True)
 class Ingest:
-    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the other sources."""
+    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the others."""
 
     name: ClassVar = "ingest"
     version: ClassVar = 1

@@ -15,7 +15,7 @@ KINDS: dict[str, type["Source"]] = {"objaverse": Objaverse, "folder": Folder}
 
 
 class Source(Protocol):
-    """A frozen dataclass. To make one raises FileNotFoundError or ValueError, with a sentence, when `root` holds no such collection.
+    """A frozen dataclass. To make one raises FileNotFoundError or ValueError, with a sentence, when `root` has no such collection.
 
     name    first part of its objects' ids
     root    absolute path or URI of the collection
