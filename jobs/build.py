@@ -14,7 +14,7 @@ from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
-from pipeline.sources.source import SourceError, source_from
+from pipeline.sources.source import source_from
 from pipeline.stage import Single
 from pipeline.status import complete
 from pipeline.teacher import DEFAULT_TEACHER, TeacherError
@@ -51,7 +51,7 @@ def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> l
         return []
     try:
         made = tuple(source_from(text) for text in sources)
-    except SourceError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise Refusal(str(error)) from error
     stage = job.setting("ingest", Ingest, sources=made)
     return [Step(Single(stage), records=stage.records(limit))]
@@ -76,7 +76,8 @@ def caption_step(job: Running) -> Step:
 def embed_steps(job: Running, teacher: str) -> list[Step]:
     """The steps that embed views and texts with one teacher. Raises Refusal when there is no such teacher, or no weights of it."""
     try:
-        stages = [job.setting("embed", kind, teacher=teacher) for kind in (EmbedImages, EmbedTexts)]
+        kinds = {"embed_images": EmbedImages, "embed_texts": EmbedTexts}
+        stages = [job.setting(section, kind, teacher=teacher) for section, kind in kinds.items()]
         for stage in stages:
             stage.settings()  # looks for the weights now, not after hours of rendering
     except TeacherError as error:

@@ -34,7 +34,7 @@ class Running:
     embed_workers: int | None = None
     # An existing Ray cluster (ray://HOST:10001, or auto). Default: a cluster on this machine, for this run.
     address: str | None = None
-    # TOML file with a table per stage: [render], [points], [caption], [embed], [blender], [ingest].
+    # TOML file with a table per stage: [ingest] [render] [points] [blender] [caption] [embed_images] [embed_texts].
     settings: Path | None = None
     # Print one JSON object instead of text.
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -73,7 +73,7 @@ class Running:
         return stored
 
 
-SECTIONS = ("ingest", "render", "points", "blender", "caption", "embed")
+SECTIONS = ("ingest", "render", "points", "blender", "caption", "embed_images", "embed_texts")
 
 
 @dataclass(frozen=True)

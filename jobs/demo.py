@@ -1,0 +1,100 @@
+"""Make 40 small objects in Objaverse's layout, two of them broken on purpose besides, and build a corpus from them.
+
+Leaves DEMO/hf-objaverse-v1 (the assets), DEMO/corpus (the tables) and DEMO/contact_sheet.png (views beside projected points).
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jobs.build import Job as Build
+from jobs.build import main as build
+from jobs.progress import duration
+from jobs.status import page
+from pipeline.made_objects import write_broken, write_objaverse
+from pipeline.status import complete, status
+from pipeline.stage import Row
+from pipeline.store import Corpus, quote
+from pipeline.teacher import TINY_TEACHER
+from reports.contact_sheet import Subject, contact_sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    # Folder for all that the demo makes.
+    folder: Path = Path("demo")
+    # How many objects to make.
+    objects: int = 40
+    # Ray workers. 0: in this process.
+    workers: int = 2
+
+
+def main(job: Job) -> int:
+    """Make, build, look."""
+    began = time.monotonic()
+    source = job.folder / "hf-objaverse-v1"
+    if not source.exists():
+        write_objaverse(source, job.objects, seed=0)
+        write_broken(source)
+    root = str(job.folder / "corpus")
+    code = build(Build(root=root, source=(f"objaverse={source}",), teacher=TINY_TEACHER, workers=job.workers))
+    if code:
+        return code
+    corpus = Corpus.at(root)
+    sheet = job.folder / "contact_sheet.png"
+    contact_sheet(subjects(corpus, 12), caption=f"{root}: views, and points seen through the same cameras").save(sheet)
+    print(f"\n{page(root, status(corpus), *complete(corpus))}\n\n{agreement(corpus, TINY_TEACHER)}")
+    print(f"\nlook at {sheet}; all of it took {duration(time.monotonic() - began)}")
+    return 0
+
+
+def subjects(corpus: Corpus, count: int) -> list[Subject]:
+    """The first objects of a corpus, by id, that have views and points, as the contact sheet wants them."""
+    ids = [set(corpus.need(table).to_table(columns=["object_id"])["object_id"].to_pylist()) for table in ("views", "points")]
+    chosen = sorted(ids[0] & ids[1])[:count]
+
+    def rows(table: str, columns: list[str] | None = None, kept: str = "") -> list[Row]:
+        listed = ", ".join(quote(id) for id in chosen)
+        return corpus.need(table).to_table(columns=columns, filter=f"object_id IN ({listed}){kept}").to_pylist()
+
+    views = sorted(rows("views"), key=lambda row: (row["object_id"], row["view"]))
+    points = {row["object_id"]: row for row in rows("points")}
+    names = {row["object_id"]: row["name"] for row in rows("objects", ["object_id", "name"])}
+    captions = rows("captions", ["object_id", "text"], kept=" AND kept")
+    return [
+        Subject(
+            object_id=id,
+            name=names[id],
+            captions=[row["text"] for row in captions if row["object_id"] == id],
+            views=[row for row in views if row["object_id"] == id],
+            points=points[id],
+        )
+        for id in chosen
+    ]
+
+
+def agreement(corpus: Corpus, teacher: str) -> str:
+    """How well text and pictures find each other under a teacher: for each object its first caption against all objects' views."""
+    images = {
+        row["object_id"]: np.mean(np.array(row["embedding"], np.float32), axis=0)
+        for row in corpus.need(f"image_embeddings/{teacher}").to_table().to_pylist()
+    }
+    texts = {
+        row["text_sha256"]: np.array(row["embedding"], np.float32)
+        for row in corpus.need(f"text_embeddings/{teacher}").to_table().to_pylist()
+    }
+    first: dict[str, np.ndarray] = {}
+    for row in corpus.need("captions").to_table(filter="kept").sort_by("caption").to_pylist():
+        if row["object_id"] in images:
+            first.setdefault(row["object_id"], texts[row["text_sha256"]])
+    ids = sorted(first)
+    image = np.array([images[id] / np.linalg.norm(images[id]) for id in ids])
+    cosine = np.array([first[id] for id in ids]) @ image.T  # (texts, objects)
+    found = []
+    for name, scores in (("text → object", cosine), ("object → text", cosine.T)):
+        rank = (scores > np.diag(scores)[:, None]).sum(axis=1)
+        found.append(f"{name}  top-1 {np.mean(rank < 1):.0%}  top-5 {np.mean(rank < 5):.0%}")
+    chance = f"chance: {1 / len(ids):.0%} and {5 / len(ids):.0%}"
+    return f"{teacher} on {len(ids)} objects, first caption against the mean of the views ({chance})\n  " + "\n  ".join(found)
