@@ -15,10 +15,12 @@ The rules are cheap and honest about it: a Latin-script name in another language
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import pairwise
 
-# CLIP reads 77 tokens, which is about this many English words.
+# CLIP reads 77 tokens, which is about this many English words. The bound on characters also keeps the rules fast.
 MOST_WORDS = 50
+MOST_CHARACTERS = 400
 
 # Words about a file or a job, not about the object in it. A tag that is one is no tag; a name of these alone is no name.
 NOISE_WORDS = frozenset(
@@ -50,11 +52,8 @@ URL = re.compile(
     r"\bhttps?:\S+|\bwww\.\S+|\S+@\S+|(?<!\w)@\w+|\b[\w-]+\.(?:com|net|org|io|co|de|ru|fr|gov|edu|info|me|tv|gg|ly|be)\b(?:/\S*)?",
     re.IGNORECASE,
 )
-_HASH = re.compile(
-    r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}|(?=\w*?[a-z]\w*?\d\w*?[a-z]\w*?\d)[a-z\d]{10,})\b",
-    re.IGNORECASE,
-)
-_SERIAL = re.compile(r"(?=.*\d{3})(?:[b-df-hj-np-tv-z]{1,4}|\d+)(?:[\s_-]*(?:[b-df-hj-np-tv-z]{1,4}|\d+))*", re.IGNORECASE)
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+_HEXADECIMAL = re.compile(r"(?=\D*\d)(?=\d*[a-f])[0-9a-f]{8,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 # Small words that tell languages apart; those that two of the languages share are left out.
@@ -81,6 +80,7 @@ _BOILERPLATE = re.compile(
   | \b(?:uvs?|unwrapped|pbr|texels?|[248]k|textures?\ (?:are|is|included|maps?)|game[- ]?ready|fully\ rigged|is\ rigged)\b
   | \b(?:fbx|obj|gltf|glb|stl|\.blend|file\ formats?|export(?:ed)?\ (?:by|with|from|as))\b
   | \b(?:made|created|modell?ed|rendered|textured|sculpted|designed)\ (?:with|in|for|by|using)\b
+  | \b(?:scann?ed|captured|photographed)\ (?:with|using|by)|rigged\ and|animations?|comes\ with\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -101,12 +101,22 @@ def sentence_fault(text: str) -> str | None:
     return _first_fault(text, _SENTENCE_RULES)
 
 
+def category_fault(text: str) -> str | None:
+    """Why a category is no caption; None: it may be one. It may be a word that as a name is noise: blender, camera, sketch."""
+    return _first_fault(text, _CATEGORY_RULES)
+
+
+def without_codes(text: str) -> str:
+    """The text without ids: UUIDs, long hexadecimal words, and long words in which letters and digits take turns."""
+    return re.sub(r"[^\W_]+", lambda word: " " if _is_code(word[0]) else word[0], _UUID.sub(" ", text))
+
+
 def same_text(text: str) -> str:
     """What two texts have in common that say the same: letters and digits, without case, punctuation and space."""
     return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
-def _first_fault(text: str, rules: Iterable[tuple[str, Callable[[str], bool]]]) -> str | None:
+def _first_fault(text: str, rules: "_Rules") -> str | None:
     return next((reason for reason, breaks in rules if breaks(text)), None)
 
 
@@ -127,14 +137,24 @@ def _is_only_digits(text: str) -> bool:
 
 
 def _is_hash(text: str) -> bool:
-    return bool(_HASH.search(text)) and not words(_HASH.sub(" ", text))
+    return bool(words(text)) and not words(without_codes(text))
+
+
+def _is_code(word: str) -> bool:
+    turns = sum(a.isdigit() != b.isdigit() for a, b in pairwise(word))
+    return bool(_HEXADECIMAL.fullmatch(word)) or (len(word) >= 10 and turns > 2)
 
 
 def _is_file_name(text: str) -> bool:
     found = re.findall(r"[^\W_]+", text.lower())
     named_by_nobody = all(word in _FILE_WORDS or not word.strip("0123456789") for word in found)
     codes = len(found) > 1 and all(len(word) > 3 and re.search(r"\d", word) for word in found)
-    return named_by_nobody or codes or bool(_SERIAL.fullmatch(text.strip()))
+    return named_by_nobody or codes or _is_serial_number(text)
+
+
+def _is_serial_number(text: str) -> bool:
+    """Three digits in a row and no letters but a few consonants: DSC01234, CTS 212-1."""
+    return bool(re.fullmatch(r"(?i:[b-df-hj-np-tv-z]{1,4}(?![a-z])|[\d\s_-])+", text) and re.search(r"\d{3}", text))
 
 
 def _is_short(text: str) -> bool:
@@ -142,11 +162,11 @@ def _is_short(text: str) -> bool:
 
 
 def _has_few_words(text: str) -> bool:
-    return len(words(text)) < 3
+    return len([word for word in words(text) if word != "x"]) < 3  # 10 x 5 x 12 cm is no sentence
 
 
 def _is_long(text: str) -> bool:
-    return len(text.split()) > MOST_WORDS
+    return len(text) > MOST_CHARACTERS or len(text.split()) > MOST_WORDS
 
 
 def _is_repetitive(text: str) -> bool:
@@ -154,12 +174,18 @@ def _is_repetitive(text: str) -> bool:
     return len(found) > 7 and len(set(found)) < len(found) / 2
 
 
-_LANGUAGE = [("url", lambda text: bool(URL.search(text))), ("not_english", _is_foreign), ("only_digits", _is_only_digits)]
-_NAME_RULES = [*_LANGUAGE, ("hash", _is_hash), ("filename_noise", _is_file_name), ("too_short", _is_short), ("too_long", _is_long)]
-_SENTENCE_RULES = [
-    *_LANGUAGE,
-    ("not_english", _is_foreign_sentence),
+_Rules = list[tuple[str, Callable[[str], bool]]]
+_ANY_RULES: _Rules = [
     ("too_long", _is_long),
+    ("url", lambda text: bool(URL.search(text))),
+    ("not_english", _is_foreign),
+    ("only_digits", _is_only_digits),
+]
+_CATEGORY_RULES: _Rules = [*_ANY_RULES, ("hash", _is_hash), ("too_short", _is_short)]
+_NAME_RULES: _Rules = [*_ANY_RULES, ("hash", _is_hash), ("filename_noise", _is_file_name), ("too_short", _is_short)]
+_SENTENCE_RULES: _Rules = [
+    *_ANY_RULES,
+    ("not_english", _is_foreign_sentence),
     ("repetitive", _is_repetitive),
     ("boilerplate", lambda text: bool(_BOILERPLATE.search(text))),
     ("too_short", _has_few_words),

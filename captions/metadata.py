@@ -19,13 +19,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html.parser import HTMLParser
+from itertools import islice
 from typing import Any, ClassVar
 
 from captions import templates
-from captions.filters import name_fault, same_text, sentence_fault, words
-from captions.names import UNSPOKEN, clean_category, clean_name, clean_tag
+from captions.filters import category_fault, name_fault, same_text, sentence_fault, words
+from captions.names import UNSPOKEN, clean_category, clean_name, clean_tag, is_shelf
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one, settings_of
 from schemas.tables import CAPTIONS
+
+# How much of a description is looked at: what says something about the object comes first, or not at all.
+_CHARACTERS_READ = 20_000
+_SENTENCES_READ = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,9 @@ class CaptionMetadata:
                 seen.add(same)
             found.append(candidate)
         if not found:
-            raise ObjectError("no_text", "the collection gives the object no name, category, tag or description")
+            raise ObjectError(
+                "no_text", "the collection gives no name, no description, and no category or tag that says what the object is"
+            )
         found.sort(key=lambda candidate: candidate.fault is not None)
         return [
             {
@@ -92,7 +99,12 @@ class CaptionMetadata:
             fault = name_fault(cleaned) if cleaned else name_fault(about["name"]) or "filename_noise"
             yield Candidate("name", about["name"] if fault else cleaned, fault)
             name = None if fault else cleaned
-        kinds = [kind for category in about["categories"] if (kind := clean_category(category))][: self.categories]
+        kinds: list[str] = []
+        for category in [category for category in about["categories"] if not is_shelf(category)][: self.categories]:
+            if fault := category_fault(kind := clean_category(category)):
+                yield Candidate("category", category, fault)
+            else:
+                kinds.append(kind)
         tags = list(dict.fromkeys(tag for raw in about["tags"] if (tag := clean_tag(raw))))
         known = {word for text in [name or "", *about["categories"]] for word in words(text)}
         for kind in kinds:
@@ -105,7 +117,7 @@ class CaptionMetadata:
         if len(new) > 1 or (new and not name and not kinds):
             yield Candidate("tags", templates.keywords(name, new))
         kept = 0
-        for sentence in sentences_of(about["description"] or ""):
+        for sentence in islice(sentences_of(about["description"] or ""), _SENTENCES_READ):
             fault = sentence_fault(sentence)
             yield Candidate("description", sentence, fault)
             kept += fault is None
@@ -140,15 +152,19 @@ def _adjectives(name: str | None, kind: str, tags: list[str]) -> list[str]:
 
 def sentences_of(description: str) -> Iterator[str]:
     """The sentences of a description, without markup: HTML, Markdown links, list marks and pictures."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", _text_of_html(description))
+    text = re.sub(r"!?\[([^\[\]]*)\]\([^()]*\)", r"\1", _text_of_html(description[:_CHARACTERS_READ]))
     text = re.sub(r"\*\*|__|`", "", unicodedata.normalize("NFC", text))
     for line in text.splitlines():
-        for sentence in re.split(r"(?<=[.!?…])\s+(?=[^\W\d_a-z])", line):
+        for sentence in _SENTENCE_END.split(line):
             sentence = "".join(" " if unicodedata.category(c) in UNSPOKEN else c for c in sentence)
             sentence = re.sub(r"\bmisc\b\.?", " ", sentence)
             sentence = re.sub(r"\s+", " ", sentence).strip(" -–—*•·#>=~|\t")
             if sentence:
                 yield sentence
+
+
+# A stop before a capital letter, but not after an initial or an abbreviated title.
+_SENTENCE_END = re.compile(r"(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b(?:St|Dr|Mr|Ms|No|ca)\.)(?<!\bMrs\.)\s+(?=[^\W\d_a-z])")
 
 
 class _Text(HTMLParser):

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from captions.filters import NOISE_WORDS, URL, name_fault
+from captions.filters import MOST_CHARACTERS, NOISE_WORDS, URL, name_fault, without_codes
 
 # Sketchfab's categories are shelves, not names of things.
 SHELVES = frozenset(
@@ -22,14 +22,15 @@ def clean_name(raw: str) -> str:
 
     wooden_chair-02.fbx -> Wooden chair; MODERN CHAIR (free download) -> Modern chair; Day 12 - Robot v1.3 -> Robot
     """
+    if len(raw) > MOST_CHARACTERS:
+        return raw
     text = unicodedata.normalize("NFC", raw).replace("%20", " ").replace("&amp;", "&")
     text = "".join(" " if unicodedata.category(letter) in UNSPOKEN else letter for letter in text).strip()
     text = URL.sub(" ", _EXTENSION.sub(" ", text)).strip()
     identifier = not re.search(r"\s", text)
     text = _split_identifier(text) if identifier else text.replace("_", " ")
-    for pattern in (_DATE, _HASH):
-        text = pattern.sub(" ", text)
-    text = _BRACKETS.sub(lambda found: " " if is_noise(found[0]) else found[0], text.replace("*", " "))
+    text = without_codes(_DATE.sub(" ", text)).replace("*", " ")
+    text = _BRACKETS.sub(lambda found: " " if is_noise(found[0]) else found[0], text)
     for pattern in (_ADVERT, _VERSION):
         text = pattern.sub(" ", text)
     text = _tidy(_join(part for part in _parts(_tidy(text)) if not is_noise(part[0])))
@@ -39,20 +40,21 @@ def clean_name(raw: str) -> str:
     return "" if is_noise(text) else _calm(text, capital=identifier)
 
 
-def clean_category(raw: str) -> str | None:
-    """A category as a noun; None when it is a shelf or no English word."""
-    if raw.lower().replace(" & ", "-").replace(" ", "-") in SHELVES:
-        return None
+def is_shelf(category: str) -> bool:
+    """Whether a category is a shelf of Sketchfab's (cars-vehicles, Cars & Vehicles) and no name of a thing."""
+    return category.lower().replace(" & ", "-").replace(" ", "-") in SHELVES
+
+
+def clean_category(raw: str) -> str:
+    """A category as a noun: Ferris_wheel -> Ferris wheel, OFFICE CHAIR and Office Chair -> office chair."""
     text = _tidy(raw.replace("_", " "))
-    if text.isupper() or (" " in text and text.istitle()):
-        text = text.lower()
-    return text if name_fault(text) in (None, "filename_noise") else None  # a blender and a camera are things, too
+    return text.lower() if text.isupper() or (" " in text and text.istitle()) else text
 
 
 def clean_tag(raw: str) -> str | None:
     """A tag in lower case; None when it says nothing about the object or is no English word."""
     text = _tidy(raw.replace("_", " ").replace("#", " ").lower())
-    return None if is_noise(text) or text.replace(" ", "") in NOISE_WORDS or name_fault(text) else text
+    return None if is_noise(text) or re.sub(r"[ -]", "", text) in NOISE_WORDS or name_fault(text) else text
 
 
 def is_noise(text: str) -> bool:
@@ -72,11 +74,6 @@ _DATE = re.compile(
     r"\b(?:(?:19|20)\d\d[-./ ]?[01]\d[-./ ]?[0-3]\d|[0-3]?\d[-./][01]?\d[-./](?:19|20)?\d\d)\b"
     r"(?:[ T-]*[0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?\b)?"
 )
-_HASH = re.compile(
-    r"\b(?=[0-9a-f-]*\d)(?=[0-9a-f-]*[a-f])[0-9a-f]{8}[0-9a-f-]*\b"  # hexadecimal, UUIDs
-    r"|\b(?=[a-z0-9]*?[a-z][a-z0-9]*?\d[a-z0-9]*?[a-z][a-z0-9]*?\d)[a-z0-9]{10,}\b",  # letters and digits in turn
-    re.IGNORECASE,
-)
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|【[^【】]*】|<[^<>]*>")
 _ADVERT = re.compile(
     r"\b(?:free\s+(?:3d\s+)?(?:models?|downloads?|assets?|to\s+use)|downloads?\s+(?:for\s+)?free|for\s+free|free\s+for\s+\w+|"
@@ -89,7 +86,7 @@ _VERSION = re.compile(
     r"\b(?:v(?:er|ersion)?\.?\s*\d+(?:\.\d+)+[a-z]?|ver(?:sion)?\.?\s*\d+|v\.\s*\d+|v0\d+|rev\.?\s?\d+)\b|\bv(?!(?:2|6|8|10|12)\b)\d+$",
     re.IGNORECASE,
 )
-_AUTHOR = re.compile(r"(?<=\S)[\s,|-]+by\s+(?!(?:me|my|the|an?|step|side|hand|day|night)\b)@?[^\W\d_][\w.@' -]{0,40}$")
+_AUTHOR = re.compile(r"(?<=\S)[\s,|-]+by(?:$|\s+(?!(?:me|my|the|an?|step|side|hand|day|night)\b)@?[^\W\d_][\w.@' -]{0,40})$")
 _NUMBER_AT_END = re.compile(r"(?:\s*#\s?\d+|[\s._-]+(?!007)0\d+(?:\.\d+)?|\s+-?\s*(?:copy|no\.?|nr\.?)\s*\d*)$", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s+[-–—|~•·/\\]+\s+|\s*[|•]\s*|:\s+")
 # Words that say nothing where a name begins or ends, though they may in its middle.
@@ -148,11 +145,11 @@ def _tidy(text: str) -> str:
 
 
 def _calm(text: str, *, capital: bool) -> str:
-    """A name shouted in capitals, in ordinary ones; words without vowels (TV, BMW) and with digits (M3) stay. `capital`: begin
-    with one."""
+    """A name shouted in capitals, in ordinary ones; words without vowels (TV, BMW) and with digits (M3) stay. What is all in
+    small letters begins with a capital; `capital`: whatever is."""
     if text.isupper() and any(len(word) > 4 for word in re.findall(r"[^\W\d_]+", text)):
         ordinary = (
             word if re.search(r"\d", word) or not re.search(r"[AEIOUY]", word) else word.lower() for word in text.split(" ")
         )
         text, capital = " ".join(ordinary), True
-    return text[0].upper() + text[1:] if capital and not re.match(r"[a-z][A-Z]", text) else text
+    return text[0].upper() + text[1:] if (capital or text.islower()) and not re.match(r"[a-z][A-Z]", text) else text

@@ -28,7 +28,7 @@ _WITHOUT_ARTICLE = frozenset(
 _SINGULAR = frozenset({"atlas", "canvas", "lens", "pancreas", "species"})
 
 _VOWEL_SOUND = re.compile(
-    r"[aeio]|u(?!ni(?!n|m)|s[ae]|b[aeio]|t[aei]|r[aeiou]|k[ue])|hour|heir|honest|honou?r|8|1[18]\b", re.IGNORECASE
+    r"[aeio]|u(?!ni(?!n|m)|s[aeb]|b[aeio]|t[aei]|r[aeiou]|k[ue])|hour|heir|honest|honou?r|x(?=-|box)|8|1[18]\b", re.IGNORECASE
 )
 _CONSONANT_SOUND = re.compile(r"eu|ewe|one\b|once|ouija", re.IGNORECASE)
 _VOWEL_LETTERS = "AEFHILMNORSX"  # whose names begin with a vowel: an LCD, an SUV
