@@ -15,13 +15,12 @@ from pathlib import Path
 
 import psutil
 import trimesh
-from huggingface_hub import CacheNotFound, scan_cache_dir
-from huggingface_hub.constants import HF_HUB_CACHE
 
 from jobs.system_libraries import DEBIAN_PACKAGES, install_command, missing
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 REINSTALL = "make env"
+TINY_TEACHER = "tricorpus-tiny:shapes-v1"  # as in pipeline.teacher, whose import takes seconds
 LIMIT = 120  # seconds for one child process; a cold file system is slow
 TIGHT_DISK = 20 << 30
 TIGHT_SHARED_MEMORY = 1 << 30
@@ -31,6 +30,19 @@ import json, torch
 cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
 print(json.dumps({"threads": torch.get_num_threads(), "built_for": torch.version.cuda,
                   "cards": [{"name": card.name, "bytes": card.total_memory} for card in cards]}))
+"""
+
+_TEACHERS = """
+import json, open_clip
+from pipeline.teacher import TINY_TEACHER, TeacherError, find_weights
+here = []
+for teacher in [TINY_TEACHER, *(":".join(pair) for pair in open_clip.list_pretrained())]:
+    try:
+        if find_weights(teacher).exists():
+            here.append(teacher)
+    except TeacherError:  # says that they are not here
+        pass
+print(json.dumps(here))
 """
 
 
@@ -190,19 +202,18 @@ def _space(name: str, free: int, tight: int, todo: str) -> Fact:
 
 
 def _weights() -> list[Fact]:
-    try:
-        cached = scan_cache_dir().repos
-    except CacheNotFound:
-        cached = frozenset()
-    names = sorted(repo.repo_id for repo in cached if any(_is_clip(file.file_name) for one in repo.revisions for file in one.files))
-    built_in = Fact("teacher weights", OK, "tricorpus-tiny:shapes-v1 (comes with the project)")
-    if names:
-        return [built_in, Fact("teacher weights", OK, f"{', '.join(names)} (in {HF_HUB_CACHE})")]
-    return [built_in, Fact("teacher weights", NOTE, f"no others in {HF_HUB_CACHE}", "a teacher's first use downloads its weights")]
-
-
-def _is_clip(file_name: str) -> bool:
-    return file_name.startswith("open_clip") and file_name.endswith((".safetensors", ".bin"))
+    output, error = _child("-c", _TEACHERS)
+    if output is None:
+        return [Fact("teacher weights", MISSING, f"cannot be looked for: {error}", REINSTALL)]
+    here = json.loads(output)
+    if others := [teacher for teacher in here if teacher != TINY_TEACHER]:
+        return [Fact("teacher weights", OK, ", ".join(others))]
+    found = f"only {TINY_TEACHER}, which knows simple shapes" if here else "none"
+    return [
+        Fact(
+            "teacher weights", NOTE, found, "`python -m jobs embed ROOT --teacher NAME` says which file a teacher needs, and where"
+        )
+    ]
 
 
 def _child(*arguments: str) -> tuple[str | None, str]:
