@@ -5,9 +5,11 @@ Another teacher means other tables; nothing else is touched.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float16, Float32
 
 from pipeline.stage import Made, ObjectError, Task, Work
@@ -65,23 +67,27 @@ class EmbedImages:
 
         def work(tasks: list[Task]) -> Made:
             made = Made()
-            prepared = decoders.map(lambda task: _prepared(teacher, task), tasks)
-            ready = []
-            for task, images in zip(tasks, prepared, strict=True):
+            ready: list[tuple[str, int]] = []
+            waiting: list[torch.Tensor] = []
+            vectors: list[np.ndarray] = []
+            for task, images in zip(tasks, decoders.map(lambda task: _prepared(teacher, task), tasks), strict=True):
                 if isinstance(images, ObjectError):
                     made.fail(self.name, task.id, images)
-                else:
-                    ready.append((task.id, images))
-            vectors = half_unit(teacher.encode_prepared([image for _, images in ready for image in images]))
-            ends = np.cumsum([len(images) for _, images in ready])
-            for (id, images), end in zip(ready, ends, strict=True):
-                made.add(self.name, [{"object_id": id, "embedding": list(vectors[end - len(images) : end])}])
+                    continue
+                ready.append((task.id, len(images)))
+                waiting += images
+                while len(waiting) >= self.images_per_forward:  # while others are still being decoded
+                    vectors.append(teacher.encode_prepared(waiting[: self.images_per_forward]))
+                    del waiting[: self.images_per_forward]
+            embeddings = iter(half_unit(np.concatenate([*vectors, teacher.encode_prepared(waiting)])))
+            for id, count in ready:
+                made.add(self.name, [{"object_id": id, "embedding": list(islice(embeddings, count))}])
             return made
 
         return work
 
 
-def _prepared(teacher: Teacher, task: Task) -> list | ObjectError:
+def _prepared(teacher: Teacher, task: Task) -> list[torch.Tensor] | ObjectError:
     """The object's views as the model wants them, in `view` order; or why that cannot be."""
     images = []
     for row in sorted(task.rows, key=lambda row: row["view"]):
