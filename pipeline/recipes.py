@@ -127,7 +127,6 @@ def _bed(build: Build, rng: Rng) -> tuple[str, ...]:
 def _bookshelf(build: Build, rng: Rng) -> tuple[str, ...]:
     shelves, width, height = int(rng.integers(3, 6)), rng.uniform(0.9, 1.3), rng.uniform(1.6, 2.1)
     build.add("side", box(0.06, height, 0.4), "main", *(at(s * width / 2, height / 2, 0) for s in (-1, 1)))
-    build.add("back", box(width, height, 0.03), "main", at(0, height / 2, -0.19))
     gap = (height - 0.1) / (shelves - 1)
     build.add("shelf", box(width, 0.05, 0.4), "main", *(at(0, 0.05 + i * gap, 0) for i in range(shelves)))
     for level in range(shelves - 1):
@@ -135,7 +134,7 @@ def _bookshelf(build: Build, rng: Rng) -> tuple[str, ...]:
         while x < width / 2 - 0.3 * rng.random() - 0.1:
             thick, tall = rng.uniform(0.05, 0.1), gap * rng.uniform(0.55, 0.8)
             color = str(rng.choice(("red", "blue", "green", "yellow", "purple", "orange", "white")))
-            build.add("book", box(thick, tall, 0.28), color, at(x + thick / 2, 0.075 + level * gap + tall / 2, 0.02))
+            build.add("book", box(thick, tall, 0.28), color, at(x + thick / 2, 0.075 + level * gap + tall / 2, 0))
             x += thick + 0.01
     return ("with books", f"with {WORDS[shelves]} shelves")
 

@@ -25,6 +25,7 @@ class Surface:
 
 
 def at(x: float, y: float, z: float) -> Matrix:
+    """Move to a place."""
     return translation_matrix((x, y, z))
 
 
@@ -34,6 +35,7 @@ def turned(degrees: float, axis: str) -> Matrix:
 
 
 def stretched(x: float, y: float, z: float) -> Matrix:
+    """Scale along each axis."""
     return np.diag((x, y, z, 1.0))
 
 
@@ -98,6 +100,7 @@ def cylinder(radius: float, height: float, segments: int = 20, top: float | None
 
 
 def ball(radius: float, segments: int = 20, rings: int = 10) -> Surface:
+    """A sphere, centred."""
     polar = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
     return lathe([(max(radius * np.cos(p), 0.0), radius * np.sin(p)) for p in polar], segments, smooth=90)
 
