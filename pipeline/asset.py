@@ -111,7 +111,9 @@ def companions(path: Path, format: str) -> list[Path]:
 def companions_sha256(path: Path, format: str) -> str | None:
     """SHA-256 over name and contents of all companions, hexadecimal; a missing one counts as absent. None: no companions."""
     files = companions(path, format)
-    lines = (f"{file.relative_to(path.parent).as_posix()}\0{sha256_of(file) if file.is_file() else 'absent'}\n" for file in files)
+    lines = (
+        f"{file.relative_to(path.parent).as_posix()}\0{sha256_of(file) if os.path.isfile(file) else 'absent'}\n" for file in files
+    )
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest() if files else None
 
 
@@ -135,7 +137,8 @@ def _gltf_files(path: Path, format: str) -> Iterator[str]:
         return
     for kind in ("buffers", "images"):
         items = document.get(kind) if isinstance(document, dict) else None
-        for item in items.values() if isinstance(items, dict) else items or ():  # glTF 1.0 has dictionaries
+        items = list(items.values()) if isinstance(items, dict) else items  # glTF 1.0 has dictionaries
+        for item in items if isinstance(items, list) else ():
             uri = item.get("uri") if isinstance(item, dict) else None
             if isinstance(uri, str) and not uri.startswith("data:"):
                 yield unquote(uri)

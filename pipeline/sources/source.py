@@ -43,7 +43,7 @@ def source_from(text: str) -> Source:
             f"source {text!r} has the wrong form: write KIND=PATH or NAME:KIND=PATH, with KIND one of {', '.join(KINDS)}"
         )
     if kind not in KINDS:
-        raise ValueError(f"source {text!r} names the unknown collection {kind!r}: there are {', '.join(KINDS)}")
+        raise ValueError(f"source {text!r} names the unknown kind of collection {kind!r}: there are {', '.join(KINDS)}")
     if "/" in name:
         raise ValueError(f"source {text!r} has the name {name!r}: a name may not hold a slash, since object ids are NAME/ID")
     return KINDS[kind](name=name, root=absolute(place))
