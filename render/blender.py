@@ -84,7 +84,8 @@ class Blender:
         """Has Blender carry out a request; its answer, and the folder with the files, which the next request empties.
 
         Raises ObjectError: what Blender's side says of the asset (see render.spec.Answer), or, after a second try in a fresh
-        process, "blender_crashed", "timeout" or "out_of_memory". Raises RuntimeError when Blender does not start or its side has a bug.
+        process, "blender_crashed", "timeout" or "out_of_memory".
+        Raises RuntimeError when Blender does not start or its side has a bug.
         """
         for attempts in (1, 2):
             try:

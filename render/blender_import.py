@@ -87,13 +87,15 @@ def _obj(path: Path) -> None:
     _import(bpy.ops.wm.obj_import, path)
     for material in bpy.data.materials:
         for node in material.node_tree.nodes if material.node_tree else ():
-            # Some exporters copy the diffuse colour (Kd) to the emission (Ke): such a thing does not glow.
-            if node.type == "BSDF_PRINCIPLED" and node.inputs["Emission Color"].default_value[:] == _base_color(node):
-                node.inputs["Emission Strength"].default_value = 0
+            if node.type == "BSDF_PRINCIPLED":
+                _correct_mtl(node.inputs)
 
 
-def _base_color(principled) -> tuple[float, ...]:
-    return principled.inputs["Base Color"].default_value[:]
+def _correct_mtl(inputs) -> None:
+    """Takes back two habits of exporters that would make furniture glow and shine through."""
+    if inputs["Emission Color"].default_value[:] == inputs["Base Color"].default_value[:]:
+        inputs["Emission Strength"].default_value = 0  # Ke is a copy of Kd
+    inputs["Transmission Weight"].default_value = 0  # Tf is 1 1 1 in solid materials too; how clear one is, `d` says
 
 
 def _through_trimesh(path: Path) -> None:

@@ -18,11 +18,17 @@ BLENDER_FROM_OPENCV = np.diag([1.0, -1, -1, 1])  # camera axes: Blender's are x 
 SUN_FROM_CAMERA = Euler((math.radians(-40), math.radians(30), 0)).to_matrix().to_4x4()  # 40° above the camera, 30° aside
 SENSOR = 36.0  # millimetres; any value does
 
+# The shaders that importers make, and where their colour comes in.
+SHADER_COLOR = {"BSDF_PRINCIPLED": "Base Color", "BSDF_DIFFUSE": "Color", "EMISSION": "Color", "BACKGROUND": "Color"}
+
+# Beyond these sizes Blender's single-precision geometry (products of three lengths) overflows or vanishes.
+SMALLEST, LARGEST = 1e-10, 1e10
+
 
 def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
     """(4, 4) Blender's world to the canonical frame of schemas.tables, for vertices (V, 3) of all visible surfaces.
 
-    Raises AssetError ("no_faces", "not_finite", "no_extent").
+    Raises AssetError ("no_faces", "not_finite", "no_extent", "extreme_scale").
     """
     if not len(vertices):
         raise AssetError("no_faces", "the asset shows no surface: no visible mesh with a face")
@@ -32,6 +38,10 @@ def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
     radius = math.sqrt(((vertices - center) ** 2).sum(axis=1).max())
     if radius == 0:
         raise AssetError("no_extent", "all vertices lie in one point")
+    if not SMALLEST < radius < LARGEST:
+        raise AssetError(
+            "extreme_scale", f"the asset is {2 * radius:.3g} units across, too {'large' if radius > 1 else 'small'} to render"
+        )
     centered = np.eye(4)
     centered[:3, 3] = -center
     return np.diag([1 / radius] * 3 + [1]) @ np.linalg.inv(BLENDER_FROM_Y_UP) @ centered
@@ -136,22 +146,54 @@ def _light(scene: bpy.types.Scene, camera: bpy.types.Object) -> None:
 
 
 def _show_albedo(scene: bpy.types.Scene) -> None:
-    """Every material sends out its base colour, whatever the light: what a point's colour is compared with."""
+    """Every material sends out its base colour, whatever the light, and lets through what its alpha says."""
+    scene.cycles.use_denoising = False
+    scene.cycles.max_bounces = 0
+    for mesh in bpy.data.meshes:
+        if not any(mesh.materials):
+            mesh.materials.clear()
+            mesh.materials.append(bpy.data.materials.new("neutral"))
+    for material in bpy.data.materials:
+        material.use_nodes = True
+    for tree in [material.node_tree for material in bpy.data.materials] + list(bpy.data.node_groups):
+        if tree.type == "SHADER":
+            for node in [node for node in tree.nodes if node.type in SHADER_COLOR]:
+                _replace_by_emission(tree, node)
+
+
+def _replace_by_emission(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> None:
+    emission = tree.nodes.new("ShaderNodeEmission")
+    _feed_alike(tree, shader.inputs[SHADER_COLOR[shader.type]], emission.inputs["Color"])
+    output = emission.outputs[0]
+    if "Alpha" in shader.inputs:
+        mix = tree.nodes.new("ShaderNodeMixShader")
+        _feed_alike(tree, shader.inputs["Alpha"], mix.inputs[0])
+        tree.links.new(tree.nodes.new("ShaderNodeBsdfTransparent").outputs[0], mix.inputs[1])
+        tree.links.new(output, mix.inputs[2])
+        output = mix.outputs[0]
+    for link in list(shader.outputs[0].links):
+        tree.links.new(output, link.to_socket)
+
+
+def _feed_alike(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bpy.types.NodeSocket) -> None:
+    """Gives `socket` the value of `like`, or what is linked to it."""
+    if like.is_linked:
+        tree.links.new(like.links[0].from_socket, socket)
+    else:
+        socket.default_value = like.default_value
 
 
 def _aim(camera: bpy.types.Object, view: View, pictures: Pictures) -> None:
     """Sets Blender's camera to a pinhole camera in pixels of the canonical frame."""
     to_world = np.array(view.camera_to_world).reshape(4, 4)
     camera.matrix_world = Matrix(BLENDER_FROM_Y_UP @ to_world @ BLENDER_FROM_OPENCV)
-    longer = max(pictures.width, pictures.height)
     lens = camera.data
-    lens.sensor_fit, lens.sensor_width, lens.sensor_height = "HORIZONTAL", SENSOR, SENSOR
+    lens.sensor_fit, lens.sensor_width = "HORIZONTAL", SENSOR
     lens.lens = view.fx * SENSOR / pictures.width
     lens.shift_x = (pictures.width / 2 - view.cx) / pictures.width
     lens.shift_y = (view.cy - pictures.height / 2) / pictures.width
     distance = float(np.linalg.norm(to_world[:3, 3]))
     lens.clip_start, lens.clip_end = max(distance - 1.01, 1e-3), distance + 1.01
-    del longer
 
 
 def _set_border(render: bpy.types.RenderSettings, view: View, pictures: Pictures, canonical: np.ndarray) -> None:

@@ -39,7 +39,7 @@ class View:
 class Cycles:
     """How exactly the pictures are computed. The defaults measured best for 224 x 224: a quarter of a CPU-second per view."""
 
-    samples: int = 32  # per pixel, at most
+    samples: int = 16  # per pixel, at most
     min_samples: int = 8
     noise_threshold: float = 0.05  # a pixel this quiet gets no more samples
     denoise: bool = True
@@ -87,7 +87,7 @@ class Answer:
     """What came of a request.
 
     `reason` and `message`: why the asset cannot be used; null: it could. `bug`: a traceback, when Blender's side itself is at
-    fault.     `canonical_from_asset`: row-major 4x4. `missing_textures`: textures that the asset names and that could not be read.
+    fault. `canonical_from_asset`: row-major 4x4. `missing_textures`: textures that the asset names and that could not be read.
     """
 
     reason: str | None = None
