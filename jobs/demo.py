@@ -14,8 +14,8 @@ from jobs.build import main as build
 from jobs.progress import duration
 from jobs.status import page
 from pipeline.made_objects import write_broken, write_objaverse
-from pipeline.status import complete, status
 from pipeline.stage import Row
+from pipeline.status import complete, status
 from pipeline.store import Corpus, quote
 from pipeline.teacher import TINY_TEACHER
 from reports.contact_sheet import Subject, contact_sheet
