@@ -3,9 +3,11 @@
     python benchmarks/projection.py ROOT                 a corpus: its stored points, in its stored views
     python benchmarks/projection.py FOLDER --pictures P  a folder of assets: both made anew; the worst objects as pictures in P
 
-landed   share of points, over all views, within one pixel of the object's mask (alpha above 0); target: 99.5 %
+landed   share of points, over all views, within one pixel of the object's mask (alpha above 0); target: 99.5 %. What is flat and
+         seen exactly edge-on has no mask: such an object falls short without a fault.
 colour   median over the points that a view sees of their difference from a render of the unlit base colour (mean of the absolute
-         differences of red, green and blue, of 255); target: 6
+         differences of red, green and blue, of 255); target: 6. Where two surfaces lie in one place, or one shines through the
+         other, the render shows one or a blend, the points both.
 """
 
 import argparse
@@ -47,15 +49,17 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
+    """What was measured of an object; `picture` shows the view with the most points that miss it."""
+
     id: str
     landed: float
     color: float | None  # None: no colour, or no point in sight
-    misses: int  # points that land nowhere near the mask, over all views
     guessed: tuple[str, ...]
     picture: Image.Image
 
 
 def in_corpus(root: str, limit: int | None) -> Iterator[Subject]:
+    """The objects of a corpus that have both points and views."""
     tables = {name: lance.dataset(f"{root}/{name}.lance") for name in ("objects", "points", "views")}
     for points in tables["points"].to_table(columns=["object_id", "xyz", "rgb"], limit=limit).to_pylist():
         where = f"object_id = '{points['object_id'].replace(chr(39), chr(39) * 2)}'"
@@ -78,6 +82,7 @@ def _camera(view: dict) -> Camera:
 
 
 def in_folder(folder: str, limit: int | None) -> Iterator[Subject]:
+    """The assets in a folder and all below it."""
     files = sorted(file for file in Path(folder).rglob("*") if file.suffix[1:].lower() in AXES and file.is_file())
     for file in files[:limit]:
         yield Subject(id=str(file.relative_to(folder)), asset=str(file), format=file.suffix[1:].lower())
@@ -113,7 +118,6 @@ def measure(subject: Subject, blender: Blender) -> Result:
     return Result(
         id=subject.id,
         landed=float(landed.mean()),
-        misses=int((~landed).sum()),
         color=float(np.median(np.concatenate(errors))) if sum(map(len, errors)) else None,
         guessed=tuple(sorted({guess for material in mesh.materials for guess in material.guessed})),
         picture=_side_by_side(rendered[worst], cameras[worst], xyz, rgb, seen[worst], landed[worst]),
@@ -147,6 +151,7 @@ def _side_by_side(picture, camera, xyz, rgb, seen, landed) -> Image.Image:
 
 
 def main() -> None:
+    """Measures in several Blenders side by side and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("where", help="a corpus (it holds points.lance) or a folder of assets")
     parser.add_argument("--limit", type=int, help="so many objects")
@@ -188,6 +193,7 @@ def main() -> None:
                 result.picture.save(asked.pictures / f"{title}-{result.id.replace('/', '_')}.png")
     for line in sorted(failed):
         print(f"failed: {line}")
+    print(f"{len(results)} objects, {len(failed)} failed")
     landed = np.array([result.landed for result in results])
     reach = (landed >= 0.995).mean()
     print(f"landed: {landed.mean():.3%} of points; {reach:.1%} of objects reach 99.5 %, the worst {landed.min():.3%}")
