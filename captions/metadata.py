@@ -115,7 +115,7 @@ class CaptionMetadata:
             yield Candidate("category", templates.model_of(kind))
         new = [tag for tag in tags if not known.issuperset(words(tag))][: self.tags]
         if len(new) > 1 or (new and not name and not kinds):
-            yield Candidate("tags", templates.keywords(name, new))
+            yield Candidate("tags", templates.keywords(name or next(iter(kinds), None), new))
         kept = 0
         for sentence in islice(sentences_of(about["description"] or ""), _SENTENCES_READ):
             fault = sentence_fault(sentence)

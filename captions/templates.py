@@ -44,9 +44,9 @@ def name_and_kind(name: str, noun: str) -> str:
     return f"{name}, {with_article(noun)}"
 
 
-def keywords(name: str | None, tags: Sequence[str]) -> str:
+def keywords(noun: str | None, tags: Sequence[str]) -> str:
     """ "Castle, medieval, stone, moat": a tag may be of any part of speech, so that no sentence holds it."""
-    return ", ".join([*([name] if name else []), *tags])
+    return ", ".join([*([noun] if noun else []), *tags])
 
 
 def in_order(adjectives: Sequence[str]) -> list[str]:

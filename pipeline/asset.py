@@ -28,7 +28,7 @@ def absolute(place: str) -> str:
 
 def format_of(place: str) -> str:
     """The format of an asset by its name: lower-case extension without the dot."""
-    return PurePosixPath(place).suffix[1:].lower()
+    return os.path.splitext(place)[1][1:].lower()
 
 
 def stamp_of(about: os.stat_result | dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from pipeline.asset import companions_sha256, local_copy, sha256_of
-from pipeline.sources.record import RECORD_COLUMNS
+from pipeline.sources.record import AGE_RESTRICTED, RECORD_COLUMNS
 from pipeline.sources.source import Source
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one
 from schemas.tables import OBJECTS
@@ -30,16 +30,21 @@ class Ingest:
     gpus: ClassVar = 0.0
 
     sources: tuple[Source, ...]
+    age_restricted: bool = False  # whether objects that a collection marks as age-restricted are let in
 
     def settings(self) -> dict[str, Any]:
+        """None: they decide what the records are, and a row depends on its record."""
         return {}
 
     def records(self, limit: int | None = None) -> Iterator[Row]:
         """The records of all sources, of each at most the first `limit`; a larger limit adds to those of a smaller one."""
         for source in self.sources:
-            yield from islice(source.records(), limit)
+            for record in islice(source.records(), limit):
+                lets_in = self.age_restricted and record["unusable"] == list(AGE_RESTRICTED)
+                yield record | {"unusable": None} if lets_in else record
 
     def start(self) -> Work:
+        """Work that hashes assets."""
         return one_by_one(self.name, objects_row)
 
 

@@ -29,8 +29,8 @@ def corpus(tmp_path):
     return Corpus(str(tmp_path / "corpus"))
 
 
-def ingest(corpus, *sources, limit=None):
-    stage = Ingest(sources)
+def ingest(corpus, *sources, limit=None, **settings):
+    stage = Ingest(sources, **settings)
     [summary] = run(corpus, Single(stage), records=stage.records(limit))
     return summary.done, summary.failed, summary.skipped
 
@@ -121,7 +121,10 @@ def test_the_real_part_of_objaverse_comes_in_whole(corpus, assets):
     assert ingest(corpus, source, limit=10) == (10, 0, 0)
     assert ingest(corpus, source) == (209, 4, 10)
     assert sorted(reasons(corpus).values()) == ["age_restricted", "asset_missing", "asset_missing", "asset_missing"]
+    assert ingest(corpus, source, age_restricted=True) == (1, 0, 222)
+    assert ingest(corpus, source, age_restricted=True) == (0, 0, 223)
     rows = objects(corpus)
+    assert len(rows) == 220
     same = [
         rows[f"objaverse/{uid}"]["asset_sha256"] for uid in ("80917f25e8589c6baf997046e6c54177", "b427d0498cb51f3d5ccd89f712692823")
     ]

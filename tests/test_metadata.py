@@ -17,7 +17,7 @@ CASTLE = {
     "name": "Medieval_Castle_v2",
     "categories": ["castle", "architecture"],
     "tags": ["medieval", "castle", "stone", "lowpoly", "fantasy", "game-ready"],
-    "description": "<p>A small castle with four towers &amp; a moat.</p><p>Made in Blender.</p>Its roofs are of wood.<br>A third sentence.",
+    "description": "<p>A castle with towers &amp; a moat.</p><p>Made in Blender.</p>Its roofs are of wood.<br>A third sentence.",
 }
 
 
@@ -41,7 +41,7 @@ def test_each_rule_makes_the_caption_a_person_would_write():
         ("category and adjectives", "a 3D model of a medieval castle"),
         ("category", "a 3D model of a castle"),
         ("tags", "Medieval Castle, stone, fantasy"),
-        ("description", "A small castle with four towers & a moat."),
+        ("description", "A castle with towers & a moat."),
         ("description", "Its roofs are of wood."),
     ]
     assert dropped(**CASTLE) == [("boilerplate", "Made in Blender.")]
@@ -92,7 +92,7 @@ def test_settings_bound_how_much_is_taken():
     stage = CaptionMetadata(categories=1, tags=2, sentences=0)
     assert {row["text"] for row in rows_of(stage, **many) if row["model"] in ("category", "tags")} == {
         "a 3D model of a cup",
-        "red, old",
+        "cup, red, old",
     }
     assert stage.settings() == {"categories": 1, "tags": 2, "sentences": 0}
 

@@ -21,7 +21,7 @@ def test_a_source_is_named_for_its_kind_or_as_it_is_told(folder, monkeypatch):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("folder", "wrong form: write KIND=PATH or NAME:KIND=PATH"),
+        ("folder", "wrong form: write NAME=PATH with NAME one of objaverse, folder; NAME:KIND=PATH"),
         ("folder=", "wrong form"),
         ("=/tmp", "wrong form"),
         (":folder=/tmp", "wrong form"),

@@ -8,6 +8,7 @@ thumbnails/000-023/<uid>.*  pictures, for those who downloaded them; otherwise t
 """
 
 import json
+import posixpath
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import fsspec
 
 from pipeline.asset import stamps_in
-from pipeline.sources.record import SPDX, record
+from pipeline.sources.record import AGE_RESTRICTED, SPDX, record
 from pipeline.stage import Row
 
 Unusable = tuple[str, str]
@@ -29,7 +30,6 @@ class Objaverse:
 
     name: str
     root: str
-    age_restricted: bool = False  # whether objects with isAgeRestricted are let in
 
     def __post_init__(self) -> None:
         filesystem, path = fsspec.url_to_fs(self.root)
@@ -50,9 +50,9 @@ class Objaverse:
         absent: list[tuple[str, str]] = []
         for folder, paths in self._folders():
             present = stamps_in(f"{self.root}/{folder}")
-            absent += [(uid, path) for uid, path in paths.items() if PurePosixPath(path).name not in present]
-            if len(present):
-                yield from self._shard(PurePosixPath(folder).name, paths, present, categories)
+            absent += [(uid, path) for uid, path in paths.items() if posixpath.basename(path) not in present]
+            if present:
+                yield from self._shard(posixpath.basename(folder), paths, present, categories)
         for uid, path in absent:
             yield record(
                 source=self.name,
@@ -68,7 +68,7 @@ class Objaverse:
         if listed is not None:
             folders: dict[str, dict[str, str]] = {}
             for uid, path in listed.items():
-                folders.setdefault(str(PurePosixPath(path).parent), {})[uid] = path
+                folders.setdefault(posixpath.dirname(path), {})[uid] = path
             for folder in sorted(folders):
                 yield folder, folders.pop(folder)
             return
@@ -81,7 +81,7 @@ class Objaverse:
         annotations, unusable = self._annotations(shard)
         pictures = {PurePosixPath(name).stem: name for name in stamps_in(f"{self.root}/thumbnails/{shard}")}
         for uid, path in paths.items():
-            stamp = present.get(PurePosixPath(path).name)
+            stamp = present.get(posixpath.basename(path))
             if stamp is None:
                 continue
             about = annotations.get(uid) or {}
@@ -98,7 +98,7 @@ class Objaverse:
                 license=SPDX.get(about.get("license"), "unknown"),
                 creator=user.get("displayName") or user.get("username"),
                 thumbnail_uri=f"{self.root}/thumbnails/{shard}/{pictures[uid]}" if uid in pictures else _picture(about),
-                unusable=unusable or self._restricted(about),
+                unusable=unusable or (AGE_RESTRICTED if about.get("isAgeRestricted") else None),
             )
 
     def _annotations(self, shard: str) -> tuple[dict[str, Any], Unusable | None]:
@@ -107,14 +107,6 @@ class Objaverse:
         except ValueError as error:
             return {}, ("metadata_unreadable", str(error))
         return annotations, None
-
-    def _restricted(self, about: dict[str, Any]) -> Unusable | None:
-        if about.get("isAgeRestricted") and not self.age_restricted:
-            return (
-                "age_restricted",
-                "Sketchfab marks the object as age-restricted; the source's setting age_restricted lets such in",
-            )
-        return None
 
     def _json(self, path: str, otherwise: Any) -> Any:
         """The contents of a compressed JSON file, `otherwise` where there is none. Raises ValueError when it cannot be read."""

@@ -16,6 +16,9 @@ SPDX = {
     "cc0": "CC0-1.0",
 }
 
+# Why an object that the collection marks as unfit for minors is left out (`unusable` of a record).
+AGE_RESTRICTED = ("age_restricted", "the collection marks it as age-restricted: the setting age_restricted of ingest lets it in")
+
 
 def record(
     *,

@@ -30,20 +30,21 @@ class Source(Protocol):
 
 
 def source_from(text: str) -> Source:
-    """The source a command line asks for: `KIND=PATH`, or `NAME:KIND=PATH` when ids are to begin with another name than the kind's.
+    """The source a command line asks for: `NAME=PATH`, NAME being a kind of collection, or `NAME:KIND=PATH` with a name of one's own.
 
-    `folder=~/chairs` and `chairs:folder=~/chairs` name the same files; the ids begin with `folder/` and `chairs/`.
+    `folder=~/chairs` and `chairs:folder=~/chairs` are the same files; the ids of their objects begin with `folder/` and `chairs/`.
     Raises ValueError for a text of another form, an unknown kind or a place of another layout; FileNotFoundError for no such place.
     """
     names, equals, place = text.partition("=")
     name, colon, kind = names.partition(":")
-    kind = kind if colon else name
+    kind, kinds = kind if colon else name, ", ".join(KINDS)
     if not (equals and name and place):
         raise ValueError(
-            f"source {text!r} has the wrong form: write KIND=PATH or NAME:KIND=PATH, with KIND one of {', '.join(KINDS)}"
+            f"source {text!r} has the wrong form: write NAME=PATH with NAME one of {kinds}; "
+            "NAME:KIND=PATH with one of these as KIND gives the objects a name of your own"
         )
     if kind not in KINDS:
-        raise ValueError(f"source {text!r} names the unknown kind of collection {kind!r}: there are {', '.join(KINDS)}")
+        raise ValueError(f"source {text!r} names the unknown kind of collection {kind!r}: there are {kinds}")
     if "/" in name:
         raise ValueError(f"source {text!r} has the name {name!r}: a name may not hold a slash, since object ids are NAME/ID")
     return KINDS[kind](name=name, root=absolute(place))
