@@ -91,7 +91,8 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
     with running.corpus.lock(), _cluster(running):
         for step in steps:
             stages = step.work.stages
-            say(running, "\n".join(f"{stage.name:<12} {_settings_line(stage.settings())}" for stage in stages))
+            for stage in stages:
+                say(running, f"{stage.name}  {_settings_line(stage.settings())}".rstrip())
             workers, where = _where(running, step)
             title = " + ".join(stage.name for stage in stages)
             with progress(title, None, "texts" if stages[0].per == "text_sha256" else "objects", quiet=running.json) as bar:
@@ -122,8 +123,8 @@ def finish(running: Running, summaries: list[Summary], began: float, **more: Any
         return 0
     reasons = sum((Counter(summary.reasons) for summary in summaries), Counter())
     why = f" ({counted(reasons)})" if failed else ""
-    text = f"{running.root}: {done:,} done, {skipped:,} skipped, {failed:,} failed{why}, in {duration(seconds)}"
-    print(text + "".join(f"; {name}: {value}" for name, value in more.items()))
+    run = f"this run: {done:,} done, {skipped:,} skipped, {failed:,} failed{why}, in {duration(seconds)}"
+    print("; ".join([f"{running.root}: {run}", *(f"{name}: {value}" for name, value in more.items())]))
     if failed:
         print(f"what failed and why: python -m jobs status {running.root}")
     sys.stdout.flush()
@@ -140,7 +141,7 @@ def summary_line(summary: Summary) -> str:
     rate = f", {60 * (summary.done + summary.failed) / summary.seconds:,.0f}/min" if summary.done + summary.failed else ""
     why = f" ({counted(summary.reasons)})" if summary.failed else ""
     numbers = f"{summary.done:>7,} done  {summary.skipped:>7,} skipped  {summary.failed:>5,} failed{why}"
-    return f"  {summary.stage}: {numbers}  [{duration(summary.seconds)}{rate}]"
+    return f"  {summary.stage:<44}{numbers}  [{duration(summary.seconds)}{rate}]"
 
 
 def _settings_line(settings: dict[str, Any]) -> str:

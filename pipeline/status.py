@@ -36,13 +36,14 @@ def status(corpus: Corpus) -> list[StageStatus]:
 
 
 def complete(corpus: Corpus) -> tuple[int, int]:
-    """Objects that have a row of every kind (views, points, a kept caption, and embeddings of every teacher), and all objects."""
+    """Objects that have a row of every kind (views, points, a kept caption, and embeddings of every teacher), and all objects that
+    the sources named."""
 
-    def column(table: str, name: str) -> set[str]:
+    def column(table: str, name: str, where: str | None = None) -> set[str]:
         dataset = corpus.open(table)
-        return set() if dataset is None else set(dataset.to_table(columns=[name])[name].to_pylist())
+        return set() if dataset is None else set(dataset.to_table(columns=[name], filter=where)[name].to_pylist())
 
-    everything = column(OBJECTS.name, "object_id")
+    everything = column(OBJECTS.name, "object_id") | column(FAILURES.name, "object_id", "stage = 'ingest'")
     whole = everything & column(VIEWS.name, "object_id") & column(POINTS.name, "object_id")
     captions = corpus.open(CAPTIONS.name)
     said = captions.to_table(columns=["object_id", "text_sha256"], filter="kept") if captions else pa.table({"object_id": []})
