@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def source_from(text: str) -> Source:
-    """The source a command line asks for: `NAME=PATH`, NAME being a kind of collection, or `NAME:KIND=PATH` with a name of one's own.
+    """The source a command line asks for: `NAME=PATH`, NAME a kind of collection, or `NAME:KIND=PATH` with a name of your own.
 
     `folder=~/chairs` and `chairs:folder=~/chairs` are the same files; the ids of their objects begin with `folder/` and `chairs/`.
     Raises ValueError for a text of another form, an unknown kind or a place of another layout; FileNotFoundError for no such place.
