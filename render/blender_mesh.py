@@ -168,7 +168,8 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------------------- materials
 
-_SHADER_COLOR = {
+# The input of each shader that holds its colour.
+SHADER_COLOR = {
     "BSDF_PRINCIPLED": "Base Color",
     "EEVEE_SPECULAR": "Base Color",
     "PRINCIPLED_HAIR": "Color",
@@ -252,8 +253,8 @@ class _Tree:
         if source is None:
             return BLACK, WHITE  # what Blender renders
         node = source.node
-        if node.type in _SHADER_COLOR:
-            color = self.value(node.inputs[_SHADER_COLOR[node.type]], groups)
+        if node.type in SHADER_COLOR:
+            color = self.value(node.inputs[SHADER_COLOR[node.type]], groups)
             return color, self.value(node.inputs["Alpha"], groups) if "Alpha" in node.inputs else WHITE
         if node.type in {"BSDF_TRANSPARENT", "HOLDOUT"}:
             return WHITE, BLACK
