@@ -21,7 +21,7 @@ def load(path: Path, format: str) -> None:
     if format not in AXES:
         raise AssetError("unsupported_format", f"format {format} is not supported; these are: {', '.join(AXES)}")
     preflight.check(path, format)
-    IMPORTERS.get(format, _through_trimesh)(path)
+    IMPORTERS[format](path)
     _hide_what_is_not_shown()
     _show_vertex_colors()
 
@@ -99,33 +99,47 @@ def _correct_mtl(inputs) -> None:
 
 
 def _through_trimesh(path: Path) -> None:
-    """Formats that Blender does not read: geometry and vertex colours by way of trimesh."""
+    """Formats that Blender does not read: their geometry by way of trimesh."""
     import trimesh
 
     try:
-        mesh = trimesh.load(path, file_type=path.suffix[1:].lower(), force="mesh", process=False)
+        mesh = trimesh.load_mesh(path, process=False)
     except Exception as error:  # foreign code on foreign data, as in _import
         raise AssetError("unreadable", f"trimesh cannot read the asset: {error}") from None
     data = bpy.data.meshes.new(path.stem)
-    data.from_pydata(mesh.vertices, [], mesh.faces.tolist())
-    if mesh.visual.defined and mesh.visual.kind in ("vertex", "face"):
-        colors = (
-            mesh.visual.vertex_colors[mesh.faces.ravel()]
-            if mesh.visual.kind == "vertex"
-            else np.repeat(mesh.visual.face_colors, 3, 0)
-        )
-        data.color_attributes.new("Color", "BYTE_COLOR", "CORNER").data.foreach_set(
-            "color_srgb", (colors / 255).astype(np.float32).ravel()
-        )
+    data.from_pydata(mesh.vertices.tolist(), [], mesh.faces.tolist())
     bpy.context.scene.collection.objects.link(bpy.data.objects.new(path.stem, data))
+
+
+def _usd(path: Path) -> None:
+    _import(bpy.ops.wm.usd_import, path, create_world_material=False)
+    _go_to_first_frame()
+
+
+def _abc(path: Path) -> None:
+    _import(bpy.ops.wm.alembic_import, path)
+    _go_to_first_frame()
+
+
+def _go_to_first_frame() -> None:
+    bpy.context.scene.frame_set(bpy.context.scene.frame_start)
 
 
 IMPORTERS = {
     "glb": _gltf,
     "gltf": _gltf,
     "obj": _obj,
+    "fbx": lambda path: _import(bpy.ops.wm.fbx_import, path, use_anim=False),
+    "dae": lambda path: _import(bpy.ops.wm.collada_import, path),
+    "usd": _usd,
+    "usda": _usd,
+    "usdc": _usd,
+    "usdz": _usd,
+    "abc": _abc,
     "ply": lambda path: _import(bpy.ops.wm.ply_import, path),
     "stl": lambda path: _import(bpy.ops.wm.stl_import, path),
+    "off": _through_trimesh,
+    "3mf": _through_trimesh,
 }
 
 

@@ -65,8 +65,8 @@ def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, f
         _show_albedo(scene)
     canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
     for number, view in enumerate(pictures.views):
-        _aim(camera, view, pictures)
-        _set_border(scene.render, view, pictures, canonical)
+        _aim(camera, scene.render, view)
+        _set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.png"
         scene.render.filepath = str(file)
         bpy.ops.render.render(write_still=True, scene=scene.name)
@@ -183,26 +183,28 @@ def _feed_alike(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bp
         socket.default_value = like.default_value
 
 
-def _aim(camera: bpy.types.Object, view: View, pictures: Pictures) -> None:
-    """Sets Blender's camera to a pinhole camera in pixels of the canonical frame."""
+def _aim(camera: bpy.types.Object, render: bpy.types.RenderSettings, view: View) -> None:
+    """Makes Blender's camera the pinhole camera of a view."""
     to_world = np.array(view.camera_to_world).reshape(4, 4)
     camera.matrix_world = Matrix(BLENDER_FROM_Y_UP @ to_world @ BLENDER_FROM_OPENCV)
+    width, height, tallness = render.resolution_x, render.resolution_y, view.fx / view.fy  # of a pixel
+    render.pixel_aspect_x, render.pixel_aspect_y = max(1, 1 / tallness), max(1, tallness)
     lens = camera.data
     lens.sensor_fit, lens.sensor_width = "HORIZONTAL", SENSOR
-    lens.lens = view.fx * SENSOR / pictures.width
-    lens.shift_x = (pictures.width / 2 - view.cx) / pictures.width
-    lens.shift_y = (view.cy - pictures.height / 2) / pictures.width
+    lens.lens = view.fx / width * SENSOR
+    lens.shift_x = (width / 2 - view.cx) / width
+    lens.shift_y = (view.cy - height / 2) / width * tallness
     distance = float(np.linalg.norm(to_world[:3, 3]))
     lens.clip_start, lens.clip_end = max(distance - 1.01, 1e-3), distance + 1.01
 
 
-def _set_border(render: bpy.types.RenderSettings, view: View, pictures: Pictures, canonical: np.ndarray) -> None:
+def _set_border(render: bpy.types.RenderSettings, view: View, canonical: np.ndarray) -> None:
     """Has only the rectangle around the object rendered; the rest of the picture is transparent."""
     to_world = np.array(view.camera_to_world).reshape(4, 4)
     seen = (canonical - to_world[:3, 3]) @ to_world[:3, :3]
-    size = np.array([pictures.width, pictures.height])
+    size = np.array([render.resolution_x, render.resolution_y])
     pixels = seen[:, :2] / seen[:, 2:] * (view.fx, view.fy) + (view.cx, view.cy)
-    low = np.clip(np.floor(pixels.min(axis=0)) - 2, 0, size - 1) / size  # the pixel filter reaches out less than 2 pixels
+    low = np.clip(np.floor(pixels.min(axis=0)) - 2, 0, size - 1) / size  # the pixel filter reaches 1.5 pixels
     high = np.clip(np.ceil(pixels.max(axis=0)) + 2, 1, size) / size
     render.use_border, render.use_crop_to_border = True, False
     render.border_min_x, render.border_max_x = low[0], high[0]

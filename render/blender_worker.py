@@ -1,7 +1,7 @@
 """The program that runs in Blender's process: reads requests, one JSON line each, from standard input, and answers in kind.
 
 Started once, it serves many requests. Run by Python (with `bpy` installed) or by a Blender executable
-(`blender --background --factory-startup --python render/blender_worker.py`); needs numpy and the standard library besides.
+(`blender --background --factory-startup --python render/blender_worker.py`); it needs numpy and the standard library besides.
 Whatever Blender and its importers print goes to standard error.
 """
 
@@ -11,26 +11,22 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import TextIO
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def main() -> None:
-    # First of all: who is left alone by a killed parent dies too, even within an endless loop in Blender.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def open_answers() -> TextIO:
+    """Where answers go: the standard output as it was, kept apart from now on from what Blender prints."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # The repository instead of this folder: `render` is a package, and nothing in it may hide a module of the same name.
-    sys.path[:] = [
-        str(Path(__file__).resolve().parent.parent),
-        *(p for p in sys.path if Path(p).resolve() != Path(__file__).parent),
-    ]
+    return answers
 
-    import bpy  # noqa: F401  (starts Blender)
 
+def serve_all(answers: TextIO) -> None:
+    """Answers request after request until the input ends."""
     from render.spec import Answer, AssetError, Request
 
-    answers.write(Answer().to_json() + "\n")  # ready
     for line in sys.stdin:
         try:
             answer = serve(Request.from_json(line))
@@ -44,7 +40,7 @@ def main() -> None:
 
 
 def serve(request):
-    """Makes what is asked for; the answer. Raises AssetError for what the asset cannot do."""
+    """Makes what a render.spec.Request asks for; its Answer. Raises AssetError for an asset that cannot be used."""
     import bpy
     import numpy as np
 
@@ -67,4 +63,14 @@ def serve(request):
 
 
 if __name__ == "__main__":
-    main()
+    # First of all, before Blender starts: when the parent is killed, this dies with it, even from an endless loop.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    answers = open_answers()
+    # The repository instead of this folder: `render` is a package, and its files hide no module of the same name.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(here.parent), *(path for path in sys.path if Path(path).resolve() != here)]
+
+    import bpy  # noqa: F401  (starts Blender)
+
+    answers.write("{}\n")  # ready
+    serve_all(answers)

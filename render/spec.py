@@ -4,15 +4,26 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-# Which axes an importer finds in a file. "y-up": the format says +y is up (or is read so), Blender turns it into its z-up frame.
-# "as-is": the format says nothing, the coordinates are taken as Blender's own (z up, front -y).
+# The formats that can be read, and the axes of "the asset's coordinates" in each:
+#   y-up      +y is up and +z the front: the format says so, or (OBJ) it is the custom
+#   declared  the file declares its axes and its unit; coordinates are counted as in y-up, in metres
+#   as-is     the format says nothing; the numbers are taken as Blender takes them: +z is up, -y the front
+# Not read: .blend, which may carry programs.
 AXES = {
     "glb": "y-up",
     "gltf": "y-up",
     "obj": "y-up",
+    "fbx": "declared",
+    "dae": "declared",
+    "usd": "declared",
+    "usda": "declared",
+    "usdc": "declared",
+    "usdz": "declared",
+    "abc": "y-up",
     "ply": "as-is",
     "stl": "as-is",
     "off": "as-is",
+    "3mf": "as-is",
 }
 
 

@@ -1,0 +1,513 @@
+"""The outside of Blender with a stand-in that crashes, hangs and leaks, and the inside with Blender itself."""
+
+import base64
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import trimesh
+from scipy.spatial import ConvexHull
+
+from pipeline.mesh import load
+from pipeline.stage import ObjectError
+from render import blender as blender_module
+from render.blender import Blender, BlenderSettings
+from render.blender_pass import RenderViews
+from render.cameras import Camera
+from render.spec import Pictures, Request, View
+from render.views import read_pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = RenderViews(width=96, height=96)
+ALBEDO = replace(SMALL.pictures(), shading="albedo")
+
+
+# ------------------------------------------------------------------------------------------------------------ a stand-in
+
+STAND_IN = """\
+#!{python}
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+print("Stand-in for Blender 0.0", flush=True)
+print("{{}}", flush=True)
+for line in sys.stdin:
+    asset = Path(json.loads(line)["asset"])
+    print("asked for", asset.name, file=sys.stderr, flush=True)
+    if asset.name == "crash" or asset.name == "crash_once" and not asset.exists():
+        asset.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if asset.name == "hang":
+        asset.write_text(str(subprocess.Popen(["sleep", "1000"]).pid))
+        time.sleep(1000)
+    if asset.name == "leak":
+        held = bytearray(300 << 20)
+        time.sleep(1000)
+    if asset.name == "silent":
+        sys.exit(3)
+    print(json.dumps({{"bug": "Traceback: it is broken"}} if asset.name == "bug" else {{}}), flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path) -> BlenderSettings:
+    program = tmp_path / "blender"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    return BlenderSettings(executable=str(program), timeout_s=1.0, memory_mb=200)
+
+
+def asked(path: Path) -> Request:
+    return Request(asset=str(path), format="glb")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "message"),
+    [
+        ("crash", "blender_crashed", "SIGSEGV"),
+        ("silent", "blender_crashed", "exit code 3"),
+        ("hang", "timeout", "1 s"),
+        ("leak", "out_of_memory", "200 MB"),
+    ],
+)
+def test_a_lost_process_costs_one_object_after_two_tries(stand_in, tmp_path, name, reason, message):
+    with Blender(stand_in) as blender:
+        blender.do(asked(tmp_path / "good"))
+        with pytest.raises(ObjectError, match=message) as error:
+            blender.do(asked(tmp_path / name))
+        assert (error.value.reason, error.value.attempts) == (reason, 2)
+        assert f"asked for {name}" in error.value.log_tail
+        assert "asked for good" not in error.value.log_tail
+        blender.do(asked(tmp_path / "good"))
+
+
+def test_a_crash_that_does_not_come_back_costs_nothing(stand_in, tmp_path):
+    with Blender(stand_in) as blender:
+        blender.do(asked(tmp_path / "crash_once"))
+
+
+def test_what_a_hanging_process_started_is_killed_with_it(stand_in, tmp_path):
+    with Blender(stand_in) as blender, pytest.raises(ObjectError):
+        blender.do(asked(tmp_path / "hang"))
+    assert ended(int((tmp_path / "hang").read_text()))
+
+
+def test_a_fault_on_blenders_side_stops_the_run(stand_in, tmp_path):
+    with Blender(stand_in) as blender, pytest.raises(RuntimeError, match="it is broken"):
+        blender.do(asked(tmp_path / "bug"))
+
+
+def test_a_blender_that_does_not_start_is_named(tmp_path):
+    with Blender(BlenderSettings(executable="/no/such/blender")) as blender, pytest.raises(RuntimeError, match="/no/such/blender"):
+        blender.do(asked(tmp_path / "good"))
+
+
+def test_blender_is_started_anew_after_so_many_objects(stand_in, tmp_path):
+    with Blender(replace(stand_in, recycle_after=2)) as blender:
+        seen = []
+        for _ in range(4):
+            blender.do(asked(tmp_path / "good"))
+            seen.append(child_of(os.getpid()))
+    assert seen[0] and seen[2] and seen[0] != seen[2]
+    assert seen[1] is seen[3] is None
+
+
+def test_closing_leaves_neither_process_nor_folder(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(blender_module, "MEMORY_DISK", tmp_path)
+    blender = Blender(stand_in)
+    _, folder = blender.do(asked(tmp_path / "good"))
+    child = child_of(os.getpid())
+    assert folder.is_relative_to(tmp_path)
+    blender.close()
+    blender.close()
+    assert ended(child) and not list(tmp_path.glob("tricorpus-*"))
+
+
+def test_the_folder_of_a_killed_owner_is_swept_up_and_a_living_ones_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(blender_module, "MEMORY_DISK", tmp_path)
+    living = Blender()
+    program = f"""
+        import sys, time
+        from pathlib import Path
+        from render import blender
+        blender.MEMORY_DISK = Path({str(tmp_path)!r})
+        kept = blender.Blender()
+        print("ready", flush=True)
+        time.sleep(1000)
+    """
+    owner = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, cwd=ROOT)
+    owner.stdout.readline()
+    assert len(list(tmp_path.glob("tricorpus-*"))) == 2
+    for folder in tmp_path.glob("tricorpus-*"):
+        os.utime(folder, (0, 0))
+    owner.kill()
+    owner.wait()
+    with Blender():
+        assert len(list(tmp_path.glob("tricorpus-*"))) == 2
+    living.close()
+    assert not list(tmp_path.glob("tricorpus-*"))
+
+
+def child_of(pid: int) -> int | None:
+    """The one Blender among the processes that `pid` started."""
+    found = [child.pid for child in psutil.Process(pid).children() if "blender" in " ".join(child.cmdline())]
+    return found[0] if found else None
+
+
+def ended(pid: int) -> bool:
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------------ Blender itself
+
+
+@pytest.fixture(scope="module")
+def blender():
+    with Blender() as running:
+        yield running
+
+
+def pictures_of(blender: Blender, path: Path, pictures: Pictures = ALBEDO) -> list[np.ndarray]:
+    _, folder = blender.do(Request(asset=str(path), format=path.suffix[1:], pictures=pictures))
+    return read_pictures(folder, len(pictures.views))
+
+
+def mesh_of(blender: Blender, path: Path):
+    _, folder = blender.do(Request(asset=str(path), format=path.suffix[1:], mesh=True))
+    return load(folder / "mesh")
+
+
+def failure_of(blender: Blender, path: Path) -> ObjectError:
+    with pytest.raises(ObjectError) as error:
+        blender.do(Request(asset=str(path), format=path.suffix[1:], mesh=True))
+    return error.value
+
+
+# The sides of a box in the canonical frame, and their colours.
+SIDES = {
+    (1, 0, 0): (255, 0, 0),
+    (-1, 0, 0): (0, 255, 255),
+    (0, 1, 0): (0, 255, 0),
+    (0, -1, 0): (255, 0, 255),
+    (0, 0, 1): (0, 0, 255),
+    (0, 0, -1): (255, 255, 0),
+}
+EXTENTS = np.array([2.0, 1.0, 0.5])
+Z_UP_FROM_CANONICAL = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+
+
+def colored_box(folder: Path, format: str) -> tuple[Path, np.ndarray]:
+    """A box with six coloured sides, moved away from the origin; its file and the true canonical_from_asset."""
+    box = trimesh.creation.box(extents=EXTENTS)
+    box.unmerge_vertices()
+    asset_from_canonical = trimesh.transformations.translation_matrix((10, 20, 30)) @ np.diag([3, 3, 3, 1.0])
+    if format in ("ply", "off", "stl"):
+        asset_from_canonical = Z_UP_FROM_CANONICAL @ asset_from_canonical
+    colors = np.array([[*SIDES[tuple(np.rint(normal).astype(int))], 255] for normal in box.face_normals], np.uint8)
+    box.apply_transform(asset_from_canonical)
+    path = folder / f"box.{format}"
+    if format == "obj":
+        lines = [f"v {x} {y} {z}" for x, y, z in box.vertices]
+        material = ""
+        for (a, b, c), color in zip(box.faces + 1, colors, strict=True):
+            name = "".join(f"{value:02x}" for value in color[:3])
+            red, green, blue = color[:3] / 255
+            material += f"newmtl {name}\nKd {red} {green} {blue}\n"
+            lines += [f"usemtl {name}", f"f {a} {b} {c}"]
+        path.write_text("mtllib box.mtl\n" + "\n".join(lines))
+        path.with_suffix(".mtl").write_text(material)
+    else:
+        box.visual = trimesh.visual.ColorVisuals(box, vertex_colors=np.repeat(colors, 3, axis=0))
+        box.export(path)
+    radius = np.linalg.norm(EXTENTS) / 2
+    return path, np.diag([1 / radius] * 3 + [1]) @ np.linalg.inv(asset_from_canonical)
+
+
+@pytest.mark.parametrize("format", ["glb", "obj", "ply"])
+def test_each_camera_sees_exactly_the_sides_of_a_box_that_face_it(blender, tmp_path, format):
+    path, _ = colored_box(tmp_path, format)
+    half = EXTENTS / np.linalg.norm(EXTENTS)
+    for camera, picture in zip(SMALL.cameras(), pictures_of(blender, path), strict=True):
+        facing = {color for side, color in SIDES.items() if camera.position @ side > half @ np.abs(side) + 1e-6}
+        opaque = picture[picture[..., 3] == 255][:, :3]
+        seen = {color for color in SIDES.values() if (opaque == color).all(axis=1).sum() > 8}
+        assert seen == facing
+
+
+@pytest.mark.parametrize("format", ["glb", "obj", "ply", "off", "stl"])
+def test_canonical_from_asset_takes_the_files_coordinates_there(blender, tmp_path, format):
+    path, expected = colored_box(tmp_path, format)
+    answer, folder = blender.do(Request(asset=str(path), format=format, mesh=True))
+    np.testing.assert_allclose(np.reshape(answer.canonical_from_asset, (4, 4)), expected, atol=1e-5)
+    mesh = load(folder / "mesh")
+    np.testing.assert_allclose(np.abs(mesh.vertices).max(axis=0), EXTENTS / np.linalg.norm(EXTENTS), atol=1e-6)
+    np.testing.assert_array_equal(mesh.canonical_from_asset.ravel(), answer.canonical_from_asset)
+
+
+def silhouette_distance(camera: Camera, corners: np.ndarray) -> np.ndarray:
+    """(height, width) signed distance of each pixel's centre from the projected corners' convex hull, in pixels; outside: a lower
+    bound. Negative inside."""
+    hull = ConvexHull(camera.project(corners)[0])
+    centers = np.stack(np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5), axis=-1)
+    return (centers @ hull.equations[:, :2].T + hull.equations[:, 2]).max(axis=-1)
+
+
+def assert_silhouette(picture: np.ndarray, distance: np.ndarray) -> None:
+    """The object's outline is off by less than a pixel, and the pixel filter blurs it by less than two."""
+    alpha = picture[..., 3]
+    assert (alpha[distance < -1] >= 128).all() and (alpha[distance > 1] < 128).all()
+    assert (alpha[distance < -2] == 255).all() and (alpha[distance > 2] == 0).all()
+
+
+def corners_of_the_box() -> np.ndarray:
+    signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), axis=-1).reshape(-1, 3)
+    return signs * EXTENTS / np.linalg.norm(EXTENTS)
+
+
+@pytest.mark.parametrize("stage", [SMALL, RenderViews(width=120, height=80), RenderViews(width=80, height=120)])
+def test_a_boxs_silhouette_is_where_the_cameras_say_to_the_pixel(blender, tmp_path, stage):
+    path, _ = colored_box(tmp_path, "glb")
+    for camera, picture in zip(stage.cameras(), pictures_of(blender, path, stage.pictures()), strict=True):
+        distance = silhouette_distance(camera, corners_of_the_box())
+        assert_silhouette(picture, distance)
+
+
+def test_any_pinhole_camera_is_honoured(blender, tmp_path):
+    path, _ = colored_box(tmp_path, "glb")
+    rolled = SMALL.cameras()[1].camera_to_world @ trimesh.transformations.rotation_matrix(0.5, (0, 0, 1))
+    for fx, fy in ((110, 110), (110, 140), (140, 110)):
+        camera = Camera(width=100, height=80, fx=fx, fy=fy, cx=61, cy=33, camera_to_world=rolled)
+        view = View(fx=fx, fy=fy, cx=61, cy=33, camera_to_world=tuple(rolled.ravel()))
+        [picture] = pictures_of(blender, path, Pictures(views=(view,), width=100, height=80, shading="albedo"))
+        distance = silhouette_distance(camera, corners_of_the_box())
+        assert_silhouette(picture, distance)
+
+
+def test_the_same_request_gives_the_same_pixels_on_any_process_and_any_number_of_threads(blender, tmp_path):
+    path, _ = colored_box(tmp_path, "glb")
+    first = pictures_of(blender, path, SMALL.pictures())
+    again = pictures_of(blender, path, SMALL.pictures())
+    with Blender(BlenderSettings(threads=1)) as fresh:
+        elsewhere = pictures_of(fresh, path, SMALL.pictures())
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, elsewhere)
+
+
+def test_a_grey_box_is_lit_alike_from_all_sides_neither_black_nor_burnt_out(blender, tmp_path):
+    trimesh.creation.box(extents=(1, 1, 1)).export(tmp_path / "box.stl")
+    for picture in pictures_of(blender, tmp_path / "box.stl", SMALL.pictures()):
+        opaque = picture[picture[..., 3] == 255][:, :3].astype(int)
+        assert 60 < opaque.min() and opaque.max() < 250
+        assert np.ptp(opaque.mean(axis=0)) < 1 and np.ptp(opaque, axis=1).max() < 10  # grey, but for the denoiser's doubts
+
+
+def test_a_killed_blender_costs_nothing(blender, tmp_path):
+    path, _ = colored_box(tmp_path, "glb")
+    mesh_of(blender, path)
+    os.kill(child_of(os.getpid()), signal.SIGKILL)
+    assert len(mesh_of(blender, path).faces) == 12
+
+
+def test_blender_dies_with_its_parent_even_when_it_does_not_read(tmp_path):
+    path, _ = colored_box(tmp_path, "stl")
+    program = f"""
+        import os, time
+        from render.blender import Blender, Request
+        blender = Blender()
+        blender.do(Request(asset={str(path)!r}, format="stl", mesh=True))
+        print("ready", flush=True)
+        time.sleep(1000)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, cwd=ROOT)
+    parent.stdout.readline()
+    child = child_of(parent.pid)
+    os.kill(child, signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    assert ended(child)
+
+
+# ------------------------------------------------------------------------------------------------------------ glTF
+
+
+def gltf(path: Path, *, triangles: int = 1, **changes) -> Path:
+    """A glTF file with meshes of 1, 2, ... triangles; `changes` replaces parts of it."""
+    positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
+    data = np.concatenate([positions + (0, 0, number) for number in range(triangles)]).astype("<f4").tobytes()
+    document = {
+        "asset": {"version": "2.0"},
+        "buffers": [{"byteLength": len(data), "uri": "data:;base64," + base64.b64encode(data).decode()}],
+        "bufferViews": [{"buffer": 0, "byteLength": len(data)}],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": 3 * (number + 1),
+                "type": "VEC3",
+                "min": [0, 0, 0],
+                "max": [1, 1, number],
+            }
+            for number in range(triangles)
+        ],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": number}}]} for number in range(triangles)],
+        "nodes": [{"mesh": number} for number in range(triangles)],
+        "scenes": [{"nodes": list(range(triangles))}],
+        "scene": 0,
+    }
+    path.write_text(json.dumps(document | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "faces"),
+    [
+        ({"scenes": [{"nodes": [0]}, {"nodes": [1]}, {"nodes": [2]}], "scene": 1}, 2),
+        ({"scenes": [{"nodes": [0]}, {"nodes": [1]}, {"nodes": [2]}], "scene": 2}, 3),
+        ({"scenes": [{"nodes": [1]}, {"nodes": [0, 2]}], "scene": None}, 2),
+        ({"scenes": [{"nodes": [0, 1]}]}, 3),  # node 2 is in no scene
+        ({"scenes": [{"nodes": [0]}, {"nodes": [0, 1]}], "scene": 1}, 3),  # node 0 is in both
+    ],
+)
+def test_only_the_default_scene_is_taken(blender, tmp_path, changes, faces):
+    changes = {key: value for key, value in changes.items() if value is not None}
+    path = gltf(tmp_path / "scenes.gltf", triangles=3, **changes)
+    if "scene" not in changes:
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "scene"}))
+    assert len(mesh_of(blender, path).faces) == faces
+
+
+def test_an_assets_own_lights_and_cameras_change_nothing(blender, tmp_path):
+    plain = gltf(tmp_path / "plain.gltf")
+    lit = gltf(
+        tmp_path / "lit.gltf",
+        nodes=[{"mesh": 0}, {"extensions": {"KHR_lights_punctual": {"light": 0}}}, {"camera": 0, "translation": [0, 0, 5]}],
+        scenes=[{"nodes": [0, 1, 2]}],
+        cameras=[{"type": "perspective", "perspective": {"yfov": 1, "znear": 0.1}}],
+        extensionsUsed=["KHR_lights_punctual"],
+        extensions={"KHR_lights_punctual": {"lights": [{"type": "directional", "intensity": 1000}]}},
+    )
+    np.testing.assert_array_equal(pictures_of(blender, plain, SMALL.pictures()), pictures_of(blender, lit, SMALL.pictures()))
+
+
+def test_nothing_is_left_of_the_asset_before(blender, tmp_path):
+    path, _ = colored_box(tmp_path, "glb")
+    small = gltf(tmp_path / "small.gltf")
+    alone = pictures_of(blender, small, SMALL.pictures())
+    pictures_of(blender, path, SMALL.pictures())
+    np.testing.assert_array_equal(pictures_of(blender, small, SMALL.pictures()), alone)
+
+
+def test_nan_and_infinity_are_not_moved_to_the_origin(blender, tmp_path):
+    for value in (np.nan, np.inf):
+        data = np.array([[0, 0, 0], [1, 0, 0], [0, value, 0]], "<f4").tobytes()
+        buffer = {"byteLength": 36, "uri": "data:;base64," + base64.b64encode(data).decode()}
+        assert failure_of(blender, gltf(tmp_path / "nan.gltf", buffers=[buffer])).reason == "not_finite"
+    (tmp_path / "nan.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 -NaN 0\nf 1 2 3\n")
+    assert failure_of(blender, tmp_path / "nan.obj").reason == "not_finite"
+
+
+def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(blender, tmp_path):
+    (tmp_path / "point.obj").write_text("v 1 2 3\nv 1 2 3\nv 1 2 3\nf 1 2 3\n")
+    (tmp_path / "wire.obj").write_text("v 0 0 0\nv 1 0 0\nl 1 2\n")
+    (tmp_path / "huge.obj").write_text("v 0 0 0\nv 1e30 0 0\nv 0 1e30 0\nf 1 2 3\n")
+    (tmp_path / "other.blend").write_bytes(b"BLENDER")
+    assert failure_of(blender, tmp_path / "point.obj").reason == "no_extent"
+    assert failure_of(blender, tmp_path / "wire.obj").reason == "no_faces"
+    assert failure_of(blender, tmp_path / "huge.obj").reason == "extreme_scale"
+    assert failure_of(blender, tmp_path / "other.blend").reason == "unsupported_format"
+
+
+def test_a_cut_file_is_unreadable_and_the_sentence_says_where(blender, tmp_path):
+    path, _ = colored_box(tmp_path, "glb")
+    content = path.read_bytes()
+    path.write_bytes(content[:-50])
+    failure = failure_of(blender, path)
+    assert failure.reason == "unreadable" and f"{len(content) - 50} of {len(content)} bytes" in str(failure)
+    path.write_bytes(b"")
+    assert failure_of(blender, path).reason == "unreadable"
+
+
+def test_an_importers_error_is_told_in_one_line(blender, tmp_path):
+    unknown = gltf(tmp_path / "unknown.gltf", extensionsUsed=["EXT_unknown"], extensionsRequired=["EXT_unknown"])
+    failure = failure_of(blender, unknown)
+    assert failure.reason == "unreadable" and "EXT_unknown" in str(failure) and "\n" not in str(failure)
+
+
+def test_a_texture_that_cannot_be_read_is_counted_and_not_magenta(blender, tmp_path):
+    (tmp_path / "quad.obj").write_text(
+        "mtllib quad.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3 4/4\n"
+    )
+    (tmp_path / "quad.mtl").write_text("newmtl a\nKd 1 1 1\nmap_Kd gone.png\n")
+    answer, folder = blender.do(Request(asset=str(tmp_path / "quad.obj"), format="obj", pictures=ALBEDO))
+    assert answer.missing_textures == 1
+    seen = np.stack(read_pictures(folder, 12))
+    assert (seen[seen[..., 3] == 255] == 255).all()
+
+
+def test_exporters_copies_of_color_neither_glow_nor_shine_through(blender, tmp_path):
+    box = trimesh.creation.box(extents=(1, 1, 1))
+    text = (
+        "".join(f"v {x} {y} {z}\n" for x, y, z in box.vertices)
+        + "usemtl a\n"
+        + "".join(f"f {a} {b} {c}\n" for a, b, c in box.faces + 1)
+    )
+    seen = []
+    for name, mtl in (("plain", ""), ("copied", "Ke 0.2 0.4 0.6\nTf 1 1 1\n")):
+        (tmp_path / f"{name}.obj").write_text(f"mtllib {name}.mtl\n" + text)
+        (tmp_path / f"{name}.mtl").write_text("newmtl a\nKd 0.2 0.4 0.6\nillum 2\n" + mtl)
+        seen.append(pictures_of(blender, tmp_path / f"{name}.obj", SMALL.pictures()))
+    np.testing.assert_array_equal(*seen)
+
+
+# ------------------------------------------------------------------------------------------------------------ real assets
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("061", "unreadable"),
+        ("062", "draco_corrupt"),
+        ("063", "unreadable"),
+        ("064", "unreadable"),
+        ("069", "not_finite"),
+        ("074", "no_extent"),
+        ("089", "unreadable"),
+        ("095", "unreadable"),
+    ],
+)
+def test_broken_files_are_told_apart(blender, assets, number, reason):
+    [path] = (assets / "malformed").glob(f"{number}_*/*.glb")
+    assert failure_of(blender, path).reason == reason
+
+
+@pytest.mark.parametrize(("number", "faces"), [("040", 2), ("092", 252), ("093", 252), ("094", 252)])
+def test_awkward_files_give_their_own_faces_and_no_more(blender, assets, number, faces):
+    """Among them a skinned file, to which Blender would add an icosphere."""
+    [path] = (assets / "malformed").glob(f"{number}_*/*.glb")
+    assert len(mesh_of(blender, path).faces) == faces
+
+
+def test_draco_meshes_have_the_triangles_that_their_file_declares(blender, assets):
+    compressed = 0
+    for path in sorted((assets / "objaverse" / "glbs" / "000-001").glob("*.glb"))[:6]:
+        content = path.read_bytes()
+        document = json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])
+        if "KHR_draco_mesh_compression" not in document.get("extensionsUsed", []) or len(document["meshes"]) != 1:
+            continue
+        compressed += 1
+        declared = sum(document["accessors"][p["indices"]]["count"] // 3 for p in document["meshes"][0]["primitives"])
+        assert 0.98 * declared <= len(mesh_of(blender, path).faces) <= declared
+    assert compressed
