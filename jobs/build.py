@@ -4,18 +4,17 @@ python -m jobs build /data/corpus --source objaverse=/data/hf-objaverse-v1 --wor
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
-
-import tyro
 
 from captions.metadata import CaptionMetadata
+from jobs.arguments import Sources
 from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
 from pipeline.sources.source import source_from
-from pipeline.stage import Single
+from pipeline.stage import Row, Single
 from pipeline.status import complete
 from pipeline.teacher import DEFAULT_TEACHER, TeacherError
 from render.blender import BlenderSettings
@@ -25,7 +24,7 @@ from render.blender_pass import BlenderPass, RenderViews, SamplePoints
 @dataclass(frozen=True, kw_only=True)
 class Job(Running):
     # A collection and where it is, as NAME=PATH; may be given several times. Left out: the objects that were ingested before.
-    source: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=PATH")] = ()
+    source: Sources = ()
     # Take only the first N objects of each source.
     limit: int | None = None
     # Frozen CLIP model, ARCH:PRETRAINED as open_clip spells them; tricorpus-tiny:shapes-v1 needs no download.
@@ -54,7 +53,14 @@ def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> l
     except (ValueError, FileNotFoundError) as error:
         raise Refusal(str(error)) from error
     stage = job.setting("ingest", Ingest, sources=made)
-    return [Step(Single(stage), records=stage.records(limit))]
+    return [Step(Single(stage), records=_read(stage, limit))]
+
+
+def _read(stage: Ingest, limit: int | None) -> Iterator[Row]:
+    try:
+        yield from stage.records(limit)
+    except ValueError as error:  # an index file of the collection itself cannot be read
+        raise Refusal(str(error), exit_code=1) from error
 
 
 def blender_step(job: Running, *, render: bool = True, points: bool = True) -> Step:

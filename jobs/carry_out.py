@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from jobs.arguments import Json, Root
 from jobs.progress import duration, progress
 from jobs.refusal import Refusal
 from pipeline.on_ray import OnRay, cluster, gpus
@@ -27,7 +26,7 @@ class Running:
     """Where the corpus is and who does the work; every job that runs stages takes these."""
 
     # Folder or URI of the corpus.
-    root: tyro.conf.Positional[str]
+    root: Root
     # Ray workers for everything but embedding, each with its own Blender. 0: in this process, without Ray.
     workers: int = 0
     # Ray workers for embedding, each with its own model. Default: one per GPU of the cluster, or one.
@@ -37,7 +36,7 @@ class Running:
     # TOML file with a table per stage: [ingest] [render] [points] [blender] [caption] [embed_images] [embed_texts].
     settings: Path | None = None
     # Print one JSON object instead of text.
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Json = False
 
     @property
     def corpus(self) -> Corpus:

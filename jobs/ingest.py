@@ -2,10 +2,8 @@
 
 import time
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
+from jobs.arguments import Sources
 from jobs.build import ingest_steps
 from jobs.carry_out import Running, carry_out, finish
 from jobs.refusal import Refusal
@@ -14,7 +12,7 @@ from jobs.refusal import Refusal
 @dataclass(frozen=True, kw_only=True)
 class Job(Running):
     # A collection and where it is, as NAME=PATH; may be given several times.
-    source: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=PATH")] = ()
+    source: Sources = ()
     # Take only the first N objects of each source.
     limit: int | None = None
 

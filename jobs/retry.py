@@ -2,10 +2,8 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
+from jobs.arguments import Json, Root
 from jobs.refusal import Refusal
 from pipeline.store import Corpus, quote
 from schemas.tables import FAILURES
@@ -14,13 +12,13 @@ from schemas.tables import FAILURES
 @dataclass(frozen=True, kw_only=True)
 class Job:
     # Folder or URI of the corpus.
-    root: tyro.conf.Positional[str]
+    root: Root
     # Stage whose failures are forgotten, as `status` names it.
     stage: str
     # Only failures of this reason. Default: all.
     reason: str | None = None
     # Print one JSON object instead of text.
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Json = False
 
 
 def main(job: Job) -> int:

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
+from jobs.arguments import Json, Root
 from pipeline.status import StageStatus, complete, status
 from pipeline.store import Corpus
 
@@ -14,9 +12,9 @@ from pipeline.store import Corpus
 @dataclass(frozen=True, kw_only=True)
 class Job:
     # Folder of the corpus.
-    root: tyro.conf.Positional[str]
+    root: Root
     # Print one JSON object instead of text.
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Json = False
 
 
 def main(job: Job) -> int:

@@ -60,7 +60,8 @@ def main(job: Job) -> int:
     training = Pairs(*_load(job, "training", job.objects, TRAINING_SEED))
     held_out = Pairs(*_load(job, "held-out", job.held_out, HELD_OUT_SEED))
     save(train(job, training), job.weights)
-    print(json.dumps({"settings": asdict(job), "held_out": measure(Teacher(TINY_TEACHER), held_out)}, indent=1, default=str))
+    trained = Teacher(f"{TINY_TEACHER.partition(':')[0]}:{job.weights}")
+    print(json.dumps({"settings": asdict(job), "held_out": measure(trained, held_out)}, indent=1, default=str))
     return 0
 
 

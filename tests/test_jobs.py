@@ -93,7 +93,7 @@ def test_retry_forgets_exactly_the_failures_asked_for(source, tmp_path, capsys):
     "arguments, code, words",
     [
         (["bulid", "x"], 2, "there is no job 'bulid'"),
-        (["build"], 2, "root"),
+        (["build"], 2, "ROOT"),
         (["status", "/nowhere/at/all"], 1, "/nowhere/at/all has no table 'objects'"),
         (["embed", "/nowhere/at/all"], 1, "has no table 'views'"),
         (["build", "{root}", "--source", "objaverse=/nowhere"], 2, "/nowhere"),
