@@ -160,23 +160,23 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for pictures of these")
     asked = parser.parse_args()
 
-    subjects = (in_corpus if (Path(asked.where) / "points.lance").exists() else in_folder)(asked.where, asked.limit)
-    blenders = [Blender(BlenderSettings(threads=1)) for _ in range(asked.workers)]
+    find = in_corpus if (Path(asked.where) / "points.lance").exists() else in_folder
+    todo = list(find(asked.where, asked.limit))
+    if not todo:
+        parser.error(f"{asked.where} holds no objects with points and views, and no assets ({', '.join(AXES)})")
 
-    def work(share):
-        number, blender = share
+    def work(number):
         results, failed = [], []
-        for subject in todo[number :: asked.workers]:
-            try:
-                results.append(measure(subject, blender))
-            except ObjectError as error:
-                failed.append(f"{subject.id}: {error.reason}: {error}")
-        blender.close()
+        with Blender(BlenderSettings(threads=1)) as blender:
+            for subject in todo[number :: asked.workers]:
+                try:
+                    results.append(measure(subject, blender))
+                except ObjectError as error:
+                    failed.append(f"{subject.id}: {error.reason}: {error}")
         return results, failed
 
-    todo = list(subjects)
     with ThreadPoolExecutor(asked.workers) as threads:
-        parts = list(threads.map(work, enumerate(blenders)))
+        parts = list(threads.map(work, range(asked.workers)))
     results = [result for found, _ in parts for result in found]
     failed = [line for _, lines in parts for line in lines]
     colored = [result for result in results if result.color is not None]
@@ -195,8 +195,9 @@ def main() -> None:
         print(f"failed: {line}")
     print(f"{len(results)} objects, {len(failed)} failed")
     landed = np.array([result.landed for result in results])
-    reach = (landed >= 0.995).mean()
-    print(f"landed: {landed.mean():.3%} of points; {reach:.1%} of objects reach 99.5 %, the worst {landed.min():.3%}")
+    if len(landed):
+        reach = (landed >= 0.995).mean()
+        print(f"landed: {landed.mean():.3%} of points; {reach:.1%} of objects reach 99.5 %, the worst {landed.min():.3%}")
     color = np.array([result.color for result in colored])
     if len(color):
         reach = (color <= 6).mean()
