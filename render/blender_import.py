@@ -9,18 +9,21 @@ import numpy as np
 from render import preflight
 from render.spec import AXES, AssetError
 
+# What the glTF importer says of a file that cannot do without an extension which the importer does not have.
+NOT_AVAILABLE = "is not available on this addon version"
+
 BLENDER_FROM_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 
 def load(path: Path, format: str) -> None:
     """Empties Blender and imports the asset; what is not to be seen is hidden in viewport and render alike.
 
-    Raises AssetError ("unsupported_format", "unreadable", "not_finite", "draco_corrupt").
+    Raises AssetError ("unsupported_format", "unsupported_extension", "unreadable", "not_finite", "draco_corrupt", "out_of_memory").
     """
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     if format not in AXES:
         raise AssetError("unsupported_format", f"format {format} is not supported; these are: {', '.join(AXES)}")
-    preflight.check(path, format)
+    preflight.check_file(path)
     IMPORTERS[format](path)
     _hide_what_is_not_shown()
     _show_vertex_colors()
@@ -38,7 +41,11 @@ def _import(operator, path: Path, **settings) -> None:
     except Exception as error:
         # An add-on's error comes as a traceback, with its place as the last line.
         lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
-        raise AssetError("unreadable", f"Blender cannot import the asset: {(lines or [type(error).__name__])[-1]}") from None
+        message = (lines or [type(error).__name__])[-1]
+        reason = (
+            "out_of_memory" if "MemoryError" in message else "unsupported_extension" if NOT_AVAILABLE in message else "unreadable"
+        )
+        raise AssetError(reason, f"Blender cannot import the asset: {message}") from None
     if result != {"FINISHED"}:
         raise AssetError("unreadable", "Blender cannot import the asset; its log tells why")
 
@@ -56,6 +63,7 @@ class _DracoErrors(logging.Handler):
 
 
 def _gltf(path: Path) -> None:
+    document = preflight.check_gltf(path)
     errors = _DracoErrors()
     loggers = [logging.getLogger(name) for name in ("glTFImporter", "glTFImporter_errors")]
     for logger in loggers:
@@ -68,7 +76,7 @@ def _gltf(path: Path) -> None:
             logger.removeHandler(errors)
     if errors.messages:
         raise AssetError("draco_corrupt", errors.messages[0])
-    _keep_default_scene(preflight.read_gltf(path)[0])
+    _keep_default_scene(document)
     bpy.context.scene.frame_set(0)  # where the importer puts the animation's second 0
 
 
@@ -84,6 +92,7 @@ def _keep_default_scene(document: dict) -> None:
 
 
 def _obj(path: Path) -> None:
+    preflight.check_obj(path)
     _import(bpy.ops.wm.obj_import, path)
     for material in bpy.data.materials:
         for node in material.node_tree.nodes if material.node_tree else ():

@@ -443,7 +443,7 @@ def test_a_cut_file_is_unreadable_and_the_sentence_says_where(blender, tmp_path)
 def test_an_importers_error_is_told_in_one_line(blender, tmp_path):
     unknown = gltf(tmp_path / "unknown.gltf", extensionsUsed=["EXT_unknown"], extensionsRequired=["EXT_unknown"])
     failure = failure_of(blender, unknown)
-    assert failure.reason == "unreadable" and "EXT_unknown" in str(failure) and "\n" not in str(failure)
+    assert failure.reason == "unsupported_extension" and "EXT_unknown" in str(failure) and "\n" not in str(failure)
 
 
 def test_a_texture_that_cannot_be_read_is_counted_and_not_magenta(blender, tmp_path):
@@ -485,7 +485,7 @@ def test_exporters_copies_of_color_neither_glow_nor_shine_through(blender, tmp_p
         ("069", "not_finite"),
         ("074", "no_extent"),
         ("089", "unreadable"),
-        ("095", "unreadable"),
+        ("095", "unsupported_extension"),
     ],
 )
 def test_broken_files_are_told_apart(blender, assets, number, reason):
