@@ -51,7 +51,7 @@ class Mesh:
     uvs: dict[str, Float32[np.ndarray, "f 3 2"]] = field(default_factory=dict)
     colors: dict[str, Float32[np.ndarray, "f 3 4"]] = field(default_factory=dict)
     materials: tuple[Material, ...] = ()
-    images: tuple[UInt8[np.ndarray, "h w 4"] | Float16[np.ndarray, "h w 4"], ...] = ()
+    images: tuple[UInt8[np.ndarray, "_ _ 4"] | Float16[np.ndarray, "_ _ 4"], ...] = ()
     canonical_from_asset: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
 
     @property

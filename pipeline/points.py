@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from pipeline.mesh import Mesh, Paint
 from pipeline.stage import ObjectError
@@ -103,8 +103,8 @@ def farthest_first(xyz: Float[np.ndarray, "n 3"], count: int) -> Int[np.ndarray,
 # ---------------------------------------------------------------------------------------------------------------- colours
 
 
-def srgb_from_linear(color: Float[np.ndarray, "*n"]) -> np.ndarray:
-    """0..255, uint8, the same shape; IEC 61966-2-1."""
+def srgb_from_linear(color: Float[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
+    """0..1 to 0..255; IEC 61966-2-1."""
     color = np.clip(color, 0, 1)
     return np.rint(255 * np.where(color <= 0.0031308, 12.92 * color, 1.055 * color ** (1 / 2.4) - 0.055)).astype(np.uint8)
 

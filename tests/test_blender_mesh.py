@@ -181,7 +181,7 @@ def test_a_gltf_base_colour_factor_multiplies_the_texture_in_linear_space(mesh_o
 
     def factored(srgb, factor):
         linear = ((srgb / 255 + 0.055) / 1.055) ** 2.4
-        return int(srgb_from_linear(np.array(linear * factor)))
+        return int(srgb_from_linear(np.array([linear * factor]))[0])
 
     assert colors_at(mesh_of(square_with(quarters()), change), QUARTERS) == [
         (factored(200, 0.5), 0, 0),

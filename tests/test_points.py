@@ -288,7 +288,7 @@ def test_a_camera_sees_the_near_half_of_a_ball():
     camera = np.eye(4)
     camera[:3, :3], camera[:3, 3] = np.diag((1, -1, -1)), (0, 0, 3)  # looks along -z
     points = ball.vertices
-    seen = visible(mesh_of(ball), camera, (100, 100, 50, 50), (100, 100), points)
+    seen = visible(mesh_of(ball), camera, (100.0, 100.0, 50.0, 50.0), (100, 100), points)
     np.testing.assert_array_equal(
         seen[np.abs(points[:, 2] - 1 / 3) > 0.02], (points[:, 2] > 1 / 3)[np.abs(points[:, 2] - 1 / 3) > 0.02]
     )
@@ -298,4 +298,4 @@ def test_a_point_outside_the_picture_or_behind_the_camera_is_not_seen():
     points = np.array([(0.0, 0, 0), (0.45, 0, 0), (0, 0, 9)])
     camera = np.eye(4)
     camera[:3, :3], camera[:3, 3] = np.diag((1, -1, -1)), (0, 0, 1)
-    assert visible(square(), camera, (100, 100, 40, 40), (80, 80), points).tolist() == [True, False, False]
+    assert visible(square(), camera, (100.0, 100.0, 40.0, 40.0), (80, 80), points).tolist() == [True, False, False]
