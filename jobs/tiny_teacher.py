@@ -5,7 +5,6 @@ and used again. Prints the figures of the model card as JSON.
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,9 +18,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normalize
 
+from captions.metadata import CaptionMetadata
 from jobs.progress import progress
 from pipeline.made_objects import CATEGORIES, MadeObject, article, joined, made_objects, write_objaverse
-from pipeline.stage import rng_for
+from pipeline.stage import Task, rng_for
 from pipeline.teacher import TINY_TEACHER, TINY_WEIGHTS, Teacher
 from render.blender import Blender, BlenderSettings
 from render.cameras import Rig
@@ -119,28 +119,22 @@ def canonical_caption(made: MadeObject) -> str:
 
 
 def captions(made: MadeObject) -> list[str]:
-    """True things to say of an object, in the forms that metadata and prompts take."""
+    """True things to say of an object: from what it is known to be, and as a corpus would say it from its metadata."""
     subject, category = f"{article(made.subject)} {made.subject}", f"{article(made.category)} {made.category}"
-    some = [
-        canonical_caption(made),
-        canonical_caption(made),
-        subject,
-        subject,
-        made.subject,
-        category,
-        made.category,
-        made.name,
-        f"{made.name} {', '.join(made.tags)}",
-        ", ".join(made.tags),
-        re.sub("<[^>]*>", " ", made.description) or subject,
-    ]
-    some += [f"{category} {detail}" for detail in made.details]
-    some += [f"{subject} made of {made.material}"] if made.material else []
-    return some
+    known = [canonical_caption(made), subject, made.subject, category, made.category]
+    known += [f"{category} {detail}" for detail in made.details]
+    known += [f"{subject} made of {made.material}"] if made.material and "wooden" not in made.looks else []
+    about = {
+        "name": made.name,
+        "categories": [*([made.lvis] if made.lvis else []), *made.categories],
+        "tags": made.tags,
+        "description": made.description,
+    }
+    rows = CaptionMetadata().captions(Task(id="", keys={}, rows=[about | {"object_id": ""}]))
+    return known + [row["text"] for row in rows if row["kept"]]
 
 
-def _said(made: MadeObject, rng: np.random.Generator) -> str:
-    text = str(rng.choice(captions(made)))
+def _prompted(text: str, rng: np.random.Generator) -> str:
     text = str(rng.choice(PROMPTS)).format(text)
     return text.lower() if rng.random() < 0.3 else text
 
@@ -156,7 +150,8 @@ def train(job: Job, pairs: Pairs) -> torch.nn.Module:
     model = open_clip.create_model(arch).to(memory_format=torch.channels_last)
     tokenizer = open_clip.get_tokenizer(arch)
     known = torch.zeros(model.vocab_size, dtype=torch.bool)
-    known[tokenizer([_said(made, rng) for made in pairs.made for _ in range(40)]).unique()] = True
+    true_of = [captions(made) for made in pairs.made]
+    known[tokenizer([_prompted(text, rng) for texts in true_of for text in texts * 3]).unique()] = True
     unknown = np.flatnonzero(~known.numpy())
     table = model.token_embedding.weight
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and p is not table]
@@ -167,18 +162,19 @@ def train(job: Job, pairs: Pairs) -> torch.nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, job.learning_rate, total_steps=steps, pct_start=0.1)
     with progress("train", steps, "batches") as bar:
         for step, chosen in enumerate(_batches(job, len(pairs.made), rng)):
-            texts = [_said(pairs.made[i], rng) for i in chosen]
+            texts = [str(rng.choice(true_of[i])) for i in chosen]
             images = pairs.pictures[chosen, rng.integers(pairs.pictures.shape[1], size=len(chosen))]
             size = model.visual.image_size
             seen = augmented(images, size if isinstance(size, int) else size[0], rng).to(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):  # and channels last: four times as fast
                 seen = model.encode_image(seen, normalize=True)
-                said = model.encode_text(_roughened(tokenizer(texts), unknown, rng), normalize=True)
-            # The same words said of two objects are right for both.
-            same = torch.tensor([[float(a == b) for b in texts] for a in texts])
-            target = same / same.sum(dim=1, keepdim=True)
+                said = model.encode_text(
+                    _roughened(tokenizer([_prompted(text, rng) for text in texts]), unknown, rng), normalize=True
+                )
+            # What is true of several objects ("a mug") is right for all of them.
+            right = torch.tensor([[float(text in true_of[i]) for text in texts] for i in chosen])
             scores = model.logit_scale.exp() * seen.float() @ said.float().T
-            loss = (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+            loss = sum(cross_entropy(s, r / r.sum(dim=1, keepdim=True)) for s, r in ((scores, right), (scores.T, right.T))) / 2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

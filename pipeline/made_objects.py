@@ -83,10 +83,10 @@ def make_object(category: str, rng: Rng) -> MadeObject:
     scene = _assemble(build, named, rng)
     if kind.main_part:
         details = (f"with {article(looks)} {looks} {kind.main_part}", *details)
-        subject = kind.name
+        subject, material = kind.name, None  # the part's, not the object's
     else:
         subject = f"{looks} {kind.name}"
-    made_of = f" made of {material}" if material and not kind.main_part and "wooden" not in looks else ""
+    made_of = f" made of {material}" if material and "wooden" not in looks else ""
     name = str(rng.choice(_names(kind, looks, subject, rng)))
     return MadeObject(
         scene=scene,
