@@ -1,19 +1,10 @@
 """Write captions from the metadata of each object of the corpus."""
 
-import time
-from dataclasses import dataclass
-
 from jobs.build import caption_step
-from jobs.carry_out import Running, carry_out, finish
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job(Running):
-    pass
+from jobs.carry_out import Running as Job
+from jobs.carry_out import carry_out_alone
 
 
 def main(job: Job) -> int:
     """Run the stage."""
-    began = time.monotonic()
-    job.corpus.need("objects")
-    return finish(job, carry_out(job, [caption_step(job)]), began)
+    return carry_out_alone(job, ("objects",), lambda job: [caption_step(job)])

@@ -6,7 +6,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,14 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
             for summary in made:
                 say(running, summary_line(summary))
     return summaries
+
+
+def carry_out_alone(running: Running, needs: tuple[str, ...], steps: Callable[[Running], list[Step]]) -> int:
+    """A job that is just these steps over tables that are there; returns the exit code."""
+    began = time.monotonic()
+    for table in needs:
+        running.corpus.need(table)
+    return finish(running, carry_out(running, steps(running)), began)
 
 
 def say(running: Running, text: str) -> None:

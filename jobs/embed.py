@@ -1,10 +1,9 @@
 """Embed the views and captions of a corpus with a teacher; another teacher makes tables of its own and touches nothing else."""
 
-import time
 from dataclasses import dataclass
 
 from jobs.build import embed_steps
-from jobs.carry_out import Running, carry_out, finish
+from jobs.carry_out import Running, carry_out_alone
 from pipeline.teacher import DEFAULT_TEACHER
 
 
@@ -16,7 +15,4 @@ class Job(Running):
 
 def main(job: Job) -> int:
     """Run both stages."""
-    began = time.monotonic()
-    for table in ("views", "captions"):
-        job.corpus.need(table)
-    return finish(job, carry_out(job, embed_steps(job, job.teacher)), began)
+    return carry_out_alone(job, ("views", "captions"), lambda job: embed_steps(job, job.teacher))

@@ -1,11 +1,10 @@
 """List the objects of sources, hash their assets and write them to the table `objects`."""
 
-import time
 from dataclasses import dataclass
 
 from jobs.arguments import Sources
 from jobs.build import ingest_steps
-from jobs.carry_out import Running, carry_out, finish
+from jobs.carry_out import Running, carry_out_alone
 from jobs.refusal import Refusal
 
 
@@ -21,5 +20,4 @@ def main(job: Job) -> int:
     """Run the stage."""
     if not job.source:
         raise Refusal("say where the objects come from: --source NAME=PATH, for instance --source folder=/data/meshes")
-    began = time.monotonic()
-    return finish(job, carry_out(job, ingest_steps(job, job.source, job.limit)), began)
+    return carry_out_alone(job, (), lambda job: ingest_steps(job, job.source, job.limit))
