@@ -8,12 +8,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+# A cluster asks for the token that Ray keeps on every machine; Ray's client (ray://) shows it only when told before the import.
+if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-from pipeline.run import Batch, Done, Worker
-from pipeline.stage import Pass
-from pipeline.store import Corpus
+import ray  # noqa: E402
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError  # noqa: E402
+
+from pipeline.run import Batch, Done, Worker  # noqa: E402
+from pipeline.stage import Pass  # noqa: E402
+from pipeline.store import Corpus  # noqa: E402
 
 # What Ray workers import; on a cluster it travels with the job.
 PACKAGES = Path(__file__).resolve().parent.parent
