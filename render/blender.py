@@ -28,6 +28,7 @@ FOLDER_PREFIX = "tricorpus-blender-"
 START_SECONDS = 120  # within which Blender must be up; it takes 1 to 3 on an idle machine
 WATCH_SECONDS = 0.2  # how often its memory is looked at
 LOG_TAIL_LINES = 50
+ROOM_BYTES = 1 << 30  # a mesh with many large textures takes hundreds of megabytes
 NEW_FOLDER_SECONDS = 60  # so long a folder without an owner may be about to get one
 
 
@@ -96,6 +97,9 @@ class Blender:
                 self._kill()
                 if attempts == 2:
                     raise ObjectError(lost.reason, lost.message, log_tail=log_tail, attempts=attempts) from None
+            except BaseException:
+                self._kill()  # its answer, should it still come, would be taken for the next one's
+                raise
         if answer.bug:
             raise RuntimeError(f"{request.asset} brought out a fault on Blender's side, to be mended there:\n{answer.bug}")
         if answer.reason:
@@ -132,9 +136,7 @@ class Blender:
                     stderr=log,
                     bufsize=0,
                     start_new_session=True,
-                    # Blender has its own threads; numpy inside it needs none. No settings or add-ons of the user's.
-                    env=os.environ
-                    | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLENDER_USER_RESOURCES": self._folder.name},
+                    env=os.environ | self._environment(),
                 )
             self._served, self._unread = 0, b""
             while not self._line(START_SECONDS).startswith("{"):
@@ -143,6 +145,11 @@ class Blender:
             log_tail = self._log_tail()
             self._kill()
             raise RuntimeError(f"Blender ({executable or 'the bpy package'}) does not start: {error}\n{log_tail}") from None
+
+    def _environment(self) -> dict[str, str]:
+        """Blender has its own threads, numpy inside it needs none; no settings or add-ons of the user's; no litter elsewhere."""
+        folder = self._folder.name
+        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLENDER_USER_RESOURCES": folder, "TMPDIR": folder}
 
     def _line(self, seconds: float) -> str:
         """The next line that Blender writes. Raises _Lost when it ends, says nothing for so long, or takes too much memory."""
@@ -195,7 +202,9 @@ class Blender:
 
 
 def _results_root() -> Path:
-    return MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else Path(tempfile.gettempdir())
+    """The memory disk if there is one with room (containers often have 64 MB), else the usual place for temporary files."""
+    roomy = os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM_BYTES
+    return MEMORY_DISK if roomy else Path(tempfile.gettempdir())
 
 
 def _sweep(root: Path) -> None:

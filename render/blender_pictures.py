@@ -49,6 +49,7 @@ def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
 
 def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, folder: Path, threads: int) -> str:
     """Writes 000.png, 001.png, ... (RGBA, straight alpha) into `folder`; returns the device that rendered them.
+    Raises AssetError("render_failed").
 
     `vertices` (V, 3) and `from_blender` (4, 4) as in canonical_from_blender: what has to be in the pictures, and where it goes.
     """
@@ -69,7 +70,10 @@ def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, f
         _set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.png"
         scene.render.filepath = str(file)
-        bpy.ops.render.render(write_still=True, scene=scene.name)
+        try:
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+        except RuntimeError as error:
+            raise AssetError("render_failed", f"Cycles cannot render view {number}: {error}") from None
         if not file.is_file():
             raise AssetError("render_failed", f"Cycles wrote no picture of view {number}")
     return "CPU"
