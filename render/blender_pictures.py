@@ -80,7 +80,7 @@ def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, f
 
 
 def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:
-    """Puts an instance of all visible objects of the asset's scene into `scene`, moved by the matrix `placed`.
+    """Puts an instance of all visible objects of the asset's scene into `scene`, moved by the matrix `placed`, at the same frame.
 
     An instance rather than a parent: nothing in the asset (constraints, armatures, caches) can notice it.
     """
@@ -93,6 +93,7 @@ def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarr
     instance.instance_collection = collection
     instance.matrix_world = Matrix(placed)
     scene.collection.objects.link(instance)
+    scene.frame_set(asset.frame_current)
 
 
 def _set_output(scene: bpy.types.Scene, pictures: Pictures, threads: int) -> None:

@@ -93,6 +93,6 @@ RIGS = {
     rig.name: rig
     for rig in (
         # The twelve fixed views of OpenShape (Liu et al. 2023), which most point-image-text encoders were trained on.
-        Rig(name="openshape-12@1", directions=_rings((60, 30, 4), (90, 60, 4), (120, 0, 4))),
+        Rig(name="openshape-12@1", directions=_rings((60.0, 30.0, 4), (90.0, 60.0, 4), (120.0, 0.0, 4))),
     )
 }

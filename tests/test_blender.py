@@ -469,6 +469,29 @@ def test_an_assets_own_lights_and_cameras_change_nothing(blender, tmp_path):
     np.testing.assert_array_equal(pictures_of(blender, plain, SMALL.pictures()), pictures_of(blender, lit, SMALL.pictures()))
 
 
+def test_an_animated_asset_is_taken_at_the_animations_start(blender, tmp_path):
+    """In the mesh and in the pictures alike; it starts elsewhere than the node's own transform and moves fast."""
+    times = np.array([0, 0.04], "<f4").tobytes()
+    moves = np.array([[0, 1, 0], [0, 9, 0]], "<f4").tobytes()
+    data = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 1, 1]], "<f4").tobytes() + times + moves
+    parts = {
+        "buffers": [{"byteLength": len(data), "uri": "data:;base64," + base64.b64encode(data).decode()}],
+        "bufferViews": [{"buffer": 0, "byteOffset": a, "byteLength": b - a} for a, b in ((0, 72), (72, 80), (80, 104))],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"},
+            {"bufferView": 0, "componentType": 5126, "count": 6, "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5126, "count": 2, "type": "SCALAR", "min": [0], "max": [0.04]},
+            {"bufferView": 2, "componentType": 5126, "count": 2, "type": "VEC3"},
+        ],
+    }
+    channel = {"sampler": 0, "target": {"node": 0, "path": "translation"}}
+    moving = {"animations": [{"samplers": [{"input": 2, "output": 3}], "channels": [channel]}]}
+    still = gltf(tmp_path / "still.gltf", triangles=2, **parts, nodes=[{"mesh": 0, "translation": [0, 1, 0]}, {"mesh": 1}])
+    animated = gltf(tmp_path / "animated.gltf", triangles=2, **parts, **moving)
+    np.testing.assert_array_equal(mesh_of(blender, still).vertices, mesh_of(blender, animated).vertices)
+    np.testing.assert_array_equal(pictures_of(blender, still), pictures_of(blender, animated))
+
+
 def test_nothing_is_left_of_the_asset_before(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
     small = gltf(tmp_path / "small.gltf")

@@ -15,7 +15,7 @@ def test_default_rig_has_openshapes_twelve_directions():
 
 
 def test_azimuth_270_is_in_front():
-    front = Rig(name="front", directions=((90, 270),)).cameras(8, 8)[0]
+    front = Rig(name="front", directions=((90.0, 270.0),)).cameras(8, 8)[0]
     np.testing.assert_allclose(front.position / np.linalg.norm(front.position), (0, 0, 1), atol=1e-12)
     pixels, depth = front.project(np.array([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]))
     assert pixels[0, 0] > 4 and pixels[1, 1] < 4  # +x is on the right, +y at the top
@@ -44,7 +44,7 @@ def test_camera_to_world_is_a_right_handed_rigid_motion_that_looks_at_the_origin
 
 
 def test_a_camera_at_the_pole_is_defined():
-    above = Rig(name="above", directions=((0, 270),)).cameras(8, 8)[0]
+    above = Rig(name="above", directions=((0.0, 270.0),)).cameras(8, 8)[0]
     pixels, _ = above.project(np.array([[0.0, 0, 0], [0.5, 0, 0], [0, 0, 0.5]]))
     np.testing.assert_allclose(pixels[0], (4, 4))
     assert pixels[1, 0] > 4 and pixels[2, 1] > 4  # +x on the right, the front below
