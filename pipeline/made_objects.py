@@ -173,7 +173,7 @@ def _plain(rgb: tuple[int, int, int], rng: Rng) -> Look:
 
 def _varied(rgb: tuple[int, int, int], rng: Rng) -> tuple[int, int, int]:
     """The colour, a little off."""
-    red, green, blue = np.clip(np.array(rgb) * rng.uniform(0.9, 1.1) + rng.uniform(-10, 10, 3), 0, 255).astype(int).tolist()
+    red, green, blue = np.clip(np.array(rgb) * rng.uniform(0.9, 1.1) + rng.uniform(-5, 5, 3), 0, 255).astype(int).tolist()
     return red, green, blue
 
 
