@@ -28,6 +28,7 @@ FOLDER_PREFIX = "tricorpus-blender-"
 START_SECONDS = 120  # within which Blender must be up; it takes 1 to 3 on an idle machine
 WATCH_SECONDS = 0.2  # how often its memory is looked at
 LOG_TAIL_LINES = 50
+TRIES = 3
 ROOM_BYTES = 1 << 30  # a mesh with many large textures takes hundreds of megabytes
 NEW_FOLDER_SECONDS = 60  # so long a folder without an owner may be about to get one
 
@@ -84,18 +85,18 @@ class Blender:
     def do(self, request: Request) -> tuple[Answer, Path]:
         """Has Blender carry out a request; its answer, and the folder with the files, which the next request empties.
 
-        Raises ObjectError: what Blender's side says of the asset (see render.spec.Answer), or, after a second try in a fresh
-        process, "blender_crashed", "timeout" or "out_of_memory".
+        Raises ObjectError: what Blender's side says of the asset (see render.spec.Answer), or, after another try in a fresh
+        process, "timeout" or "out_of_memory", or after two more "blender_crashed": a crash may be a kill that meant somebody else.
         Raises RuntimeError when Blender does not start or its side has a bug.
         """
-        for attempts in (1, 2):
+        for attempts in range(1, TRIES + 1):
             try:
                 answer, folder = self._once(request)
                 break
             except _Lost as lost:
                 log_tail = self._log_tail()
                 self._kill()
-                if attempts == 2:
+                if attempts == TRIES or (attempts == 2 and lost.reason != "blender_crashed"):
                     raise ObjectError(lost.reason, lost.message, log_tail=log_tail, attempts=attempts) from None
             except BaseException:
                 self._kill()  # its answer, should it still come, would be taken for the next one's
@@ -125,26 +126,33 @@ class Blender:
         return answer, folder
 
     def _start(self) -> None:
+        """Starts Blender; one that ends before it is up is started again. Raises RuntimeError when it does not come up."""
+        for tries in range(1, TRIES + 1):
+            try:
+                return self._start_once()
+            except (OSError, _Lost) as error:
+                log_tail = self._log_tail()
+                self._kill()
+                if tries == TRIES or not isinstance(error, _Lost) or error.reason != "blender_crashed":
+                    blender = self.settings.executable or "the bpy package"
+                    raise RuntimeError(f"Blender ({blender}) does not start: {error}\n{log_tail}") from None
+
+    def _start_once(self) -> None:
         executable = self.settings.executable
         options = [executable, "--background", "--factory-startup", "--python"] if executable else [sys.executable]
-        try:
-            with open(self._log, "ab") as log:
-                self._process = subprocess.Popen(
-                    [*options, str(WORKER)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    bufsize=0,
-                    start_new_session=True,
-                    env=os.environ | self._environment(),
-                )
-            self._served, self._unread = 0, b""
-            while not self._line(START_SECONDS).startswith("{"):
-                pass  # a Blender executable greets before it runs our program
-        except (OSError, _Lost) as error:
-            log_tail = self._log_tail()
-            self._kill()
-            raise RuntimeError(f"Blender ({executable or 'the bpy package'}) does not start: {error}\n{log_tail}") from None
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                [*options, str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                start_new_session=True,
+                env=os.environ | self._environment(),
+            )
+        self._served, self._unread = 0, b""
+        while not self._line(START_SECONDS).startswith("{"):
+            pass  # a Blender executable greets before it runs our program
 
     def _environment(self) -> dict[str, str]:
         """Blender has its own threads, numpy inside it needs none; no settings or add-ons of the user's; no litter elsewhere."""

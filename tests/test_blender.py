@@ -71,20 +71,20 @@ def asked(path: Path) -> Request:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "message"),
+    ("name", "reason", "message", "tries"),
     [
-        ("crash", "blender_crashed", "SIGSEGV"),
-        ("silent", "blender_crashed", "exit code 3"),
-        ("hang", "timeout", "3 s"),
-        ("leak", "out_of_memory", "200 MB"),
+        ("crash", "blender_crashed", "SIGSEGV", 3),
+        ("silent", "blender_crashed", "exit code 3", 3),
+        ("hang", "timeout", "3 s", 2),
+        ("leak", "out_of_memory", "200 MB", 2),
     ],
 )
-def test_a_lost_process_costs_one_object_after_two_tries(stand_in, tmp_path, name, reason, message):
+def test_a_lost_process_costs_one_object_after_some_tries(stand_in, tmp_path, name, reason, message, tries):
     with Blender(stand_in) as blender:
         blender.do(asked(tmp_path / "good"))
         with pytest.raises(ObjectError, match=message) as error:
             blender.do(asked(tmp_path / name))
-        assert (error.value.reason, error.value.attempts) == (reason, 2)
+        assert (error.value.reason, error.value.attempts) == (reason, tries)
         assert f"asked for {name}" in error.value.log_tail
         assert "asked for good" not in error.value.log_tail
         blender.do(asked(tmp_path / "good"))
@@ -93,6 +93,30 @@ def test_a_lost_process_costs_one_object_after_two_tries(stand_in, tmp_path, nam
 def test_a_crash_that_does_not_come_back_costs_nothing(stand_in, tmp_path):
     with Blender(stand_in) as blender:
         blender.do(asked(tmp_path / "crash_once"))
+
+
+def starting(tmp_path, condition: str) -> BlenderSettings:
+    """A stand-in that kills itself before it is up, while the condition holds; `starts` is the file that counts its starts."""
+    program, starts = tmp_path / "blender", tmp_path / "starts"
+    lines = [f"#!{sys.executable}", "import os, signal, sys", "from pathlib import Path", f"starts = Path({str(starts)!r})"]
+    lines += ["before = len(starts.read_text()) if starts.exists() else 0", "starts.open('a').write('x')"]
+    lines += [f"if {condition}:", "    os.kill(os.getpid(), signal.SIGKILL)", "print('{}', flush=True)"]
+    lines += ["for line in sys.stdin:", "    print('{}', flush=True)"]
+    program.write_text("\n".join(lines))
+    program.chmod(0o755)
+    return BlenderSettings(executable=str(program))
+
+
+def test_a_process_killed_while_it_starts_is_started_again(tmp_path):
+    with Blender(starting(tmp_path, "before == 0")) as blender:
+        blender.do(asked(tmp_path / "good"))
+    assert (tmp_path / "starts").read_text() == "xx"
+
+
+def test_a_blender_that_never_comes_up_is_an_error_of_the_run_not_of_the_object(tmp_path):
+    with Blender(starting(tmp_path, "True")) as blender, pytest.raises(RuntimeError, match="does not start"):
+        blender.do(asked(tmp_path / "good"))
+    assert (tmp_path / "starts").read_text() == "xxx"
 
 
 def test_what_a_hanging_process_started_is_killed_with_it(stand_in, tmp_path):
