@@ -17,7 +17,7 @@ from jobs.progress import duration, progress
 from jobs.refusal import Refusal
 from pipeline.on_ray import OnRay, cluster, gpus
 from pipeline.run import Summary, Where, here, run
-from pipeline.stage import Pass, Row
+from pipeline.stage import Pass, Row, Single
 from pipeline.store import Corpus
 
 
@@ -92,14 +92,14 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
             stages = step.work.stages
             for stage in stages:
                 say(running, f"{stage.name}  {_settings_line(stage.settings())}".rstrip())
-            workers, where = _where(running, step)
+            work, workers, where = _where(running, step)
             title = " + ".join(stage.name for stage in stages)
             with progress(title, None, "texts" if stages[0].per == "text_sha256" else "objects", quiet=running.json) as bar:
 
                 def watch(total: int, counts: dict[str, int], bar=bar) -> None:
                     bar.update(done=counts["done"], failed=counts["failed"], total=total)
 
-                made = run(running.corpus, step.work, where=where, workers=workers, records=step.records, watch=watch)
+                made = run(running.corpus, work, where=where, workers=workers, records=step.records, watch=watch)
             summaries += made
             for summary in made:
                 say(running, summary_line(summary))
@@ -168,8 +168,16 @@ def _cluster(running: Running) -> Iterator[None]:
         yield
 
 
-def _where(running: Running, step: Step) -> tuple[int, Where]:
+def _where(running: Running, step: Step) -> tuple[Pass, int, Where]:
+    """The pass as it is to be done, how many workers do it, and where."""
     if not running.workers and not running.embed_workers and not running.address:
-        return 1, here
-    wanted = running.embed_workers or max(1, int(gpus())) if step.embeds else running.workers or 1
-    return wanted, OnRay(workers=wanted)
+        return step.work, 1, here
+    if not step.embeds:
+        workers = running.workers or 1
+        return step.work, workers, OnRay(workers=workers)
+    cards = int(gpus())
+    workers = running.embed_workers or max(1, cards)
+    # Ray shows a worker only the GPU it was given, and gives one only when that is asked for.
+    on_cards = cards and all(stage.device == "auto" for stage in step.work.stages)
+    work = Single(dataclasses.replace(step.work.stages[0], device="cuda")) if on_cards else step.work
+    return work, workers, OnRay(workers=workers)
