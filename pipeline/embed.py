@@ -21,26 +21,40 @@ LENGTH_TOLERANCE = 2e-3  # of a unit vector in half precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedImages:
-    """A teacher's embeddings of each object's views.
+class TeacherStage:
+    """What the stages that hold a teacher have in common.
 
-    The device and the number of pictures per forward pass are no part of the stage key: they change embeddings by rounding only.
+    The device and how much goes into a forward pass are no part of the stage key: they change embeddings by rounding only.
     """
 
-    reads: ClassVar[str] = tables.VIEWS.name
-    per: ClassVar[str] = "object_id"
-    columns: ClassVar[tuple[str, ...]] = ("object_id", "view", "image")
-    depends: ClassVar[tuple[str, ...]] = ("stage_key",)
-    where: ClassVar[None] = None
     owns: ClassVar[None] = None
     version: ClassVar[int] = 1
-    batch: ClassVar[int] = 64
     cpus: ClassVar[float] = 1.0
 
     # Frozen CLIP model, ARCH:PRETRAINED.
     teacher: str = DEFAULT_TEACHER
     # cpu, cuda, or auto: a GPU if the worker sees one. On a cluster only "cuda" asks for a GPU.
     device: Device = "auto"
+
+    @property
+    def gpus(self) -> float:
+        return 1.0 if self.device == "cuda" else 0.0
+
+    def settings(self) -> dict[str, Any]:
+        return {"teacher": identity(self.teacher).to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedImages(TeacherStage):
+    """A teacher's embeddings of each object's views."""
+
+    reads: ClassVar[str] = tables.VIEWS.name
+    per: ClassVar[str] = "object_id"
+    columns: ClassVar[tuple[str, ...]] = ("object_id", "view", "image")
+    depends: ClassVar[tuple[str, ...]] = ("stage_key",)
+    where: ClassVar[None] = None
+    batch: ClassVar[int] = 64
+
     # Pictures per forward pass.
     images_per_forward: int = 32
     # Threads that decode pictures.
@@ -53,13 +67,6 @@ class EmbedImages:
     @property
     def writes(self) -> Table:
         return tables.image_embeddings(name_in_tables(self.teacher), dim(self.teacher))
-
-    @property
-    def gpus(self) -> float:
-        return 1.0 if self.device == "cuda" else 0.0
-
-    def settings(self) -> dict[str, Any]:
-        return {"teacher": identity(self.teacher).to_json()}
 
     def start(self) -> Work:
         teacher = Teacher(self.teacher, device=self.device, images_per_forward=self.images_per_forward)
@@ -99,26 +106,16 @@ def _prepared(teacher: Teacher, task: Task) -> list[torch.Tensor] | ObjectError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedTexts:
-    """A teacher's embeddings of the captions that are kept, one per distinct text.
-
-    The device and the number of texts per forward pass are no part of the stage key: they change embeddings by rounding only.
-    """
+class EmbedTexts(TeacherStage):
+    """A teacher's embeddings of the captions that are kept, one per distinct text."""
 
     reads: ClassVar[str] = tables.CAPTIONS.name
     per: ClassVar[str] = "text_sha256"
     columns: ClassVar[tuple[str, ...]] = ("text",)
     depends: ClassVar[tuple[str, ...]] = ("text",)
     where: ClassVar[str] = "kept"
-    owns: ClassVar[None] = None
-    version: ClassVar[int] = 1
     batch: ClassVar[int] = 1024
-    cpus: ClassVar[float] = 1.0
 
-    # Frozen CLIP model, ARCH:PRETRAINED.
-    teacher: str = DEFAULT_TEACHER
-    # cpu, cuda, or auto: a GPU if the worker sees one. On a cluster only "cuda" asks for a GPU.
-    device: Device = "auto"
     # Texts per forward pass.
     texts_per_forward: int = 64
 
@@ -129,13 +126,6 @@ class EmbedTexts:
     @property
     def writes(self) -> Table:
         return tables.text_embeddings(name_in_tables(self.teacher), dim(self.teacher))
-
-    @property
-    def gpus(self) -> float:
-        return 1.0 if self.device == "cuda" else 0.0
-
-    def settings(self) -> dict[str, Any]:
-        return {"teacher": identity(self.teacher).to_json()}
 
     def start(self) -> Work:
         teacher = Teacher(self.teacher, device=self.device, texts_per_forward=self.texts_per_forward)

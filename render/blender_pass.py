@@ -16,21 +16,30 @@ from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderViews:
-    """Pictures of each object from the cameras of a rig."""
+class AssetStage:
+    """What the stages that open assets in Blender have in common."""
 
-    name: ClassVar[str] = "render"
     version: ClassVar[int] = 1
     reads: ClassVar[str] = "objects"
     per: ClassVar[str] = "object_id"
     columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format")
     depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format")
     where: ClassVar[str | None] = None
-    writes: ClassVar[Table] = VIEWS
     owns: ClassVar[str | None] = None
     batch: ClassVar[int] = 8
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderViews(AssetStage):
+    """Pictures of each object from the cameras of a rig."""
+
+    name: ClassVar[str] = "render"
+    writes: ClassVar[Table] = VIEWS
 
     rig: str = "openshape-12@1"  # which cameras (render/cameras.py)
     width: int = 224  # pixels
@@ -42,9 +51,6 @@ class RenderViews:
     def __post_init__(self):
         if self.rig not in RIGS:
             raise ValueError(f"there is no camera rig {self.rig}; there is {', '.join(RIGS)}")
-
-    def settings(self) -> dict[str, Any]:
-        return settings_of(self)
 
     def start(self) -> Work:
         return BlenderPass(render=self).start()
@@ -75,26 +81,13 @@ class RenderViews:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplePoints:
+class SamplePoints(AssetStage):
     """Points on each object's surface with their colours, from the mesh as it is rendered."""
 
     name: ClassVar[str] = "points"
-    version: ClassVar[int] = 1
-    reads: ClassVar[str] = "objects"
-    per: ClassVar[str] = "object_id"
-    columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format")
-    depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format")
-    where: ClassVar[str | None] = None
     writes: ClassVar[Table] = POINTS
-    owns: ClassVar[str | None] = None
-    batch: ClassVar[int] = 8
-    cpus: ClassVar[float] = 1
-    gpus: ClassVar[float] = 0
 
     seed: int = 0  # mixed with the object's id: a second run gives the same points
-
-    def settings(self) -> dict[str, Any]:
-        return settings_of(self)
 
     def start(self) -> Work:
         return BlenderPass(points=self).start()

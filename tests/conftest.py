@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shout import object_row
 
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.tables import OBJECTS
+from shout import object_row
 
 ROOT = Path(__file__).resolve().parent.parent
 

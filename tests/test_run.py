@@ -2,7 +2,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from shout import Shout, object_row, texts
 
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import here, run
@@ -10,6 +9,7 @@ from pipeline.stage import Single
 from pipeline.store import CorpusError
 from schemas.check import to_table
 from schemas.tables import OBJECTS
+from shout import Shout, object_row, texts
 
 
 @pytest.fixture(scope="module")
