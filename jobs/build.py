@@ -15,7 +15,7 @@ from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
-from pipeline.status import complete
+from pipeline.status import completeness
 from pipeline.teacher import DEFAULT_TEACHER, TeacherError
 from render.blender import BlenderSettings
 from render.blender_pass import BlenderPass, RenderViews, SamplePoints
@@ -37,8 +37,8 @@ def main(job: Job) -> int:
     steps = [*ingest_steps(job, job.source, job.limit), blender_step(job), caption_step(job), *embed_steps(job, job.teacher)]
     say(job, f"corpus       {job.corpus.root}\nworkers      {job.workers or 'in this process'}\nteacher      {job.teacher}")
     summaries = carry_out(job, steps)
-    whole, everything = complete(job.corpus)
-    return finish(job, summaries, began, complete=f"{whole:,} of {everything:,} objects")
+    whole = completeness(job.corpus)
+    return finish(job, summaries, began, complete=f"{whole.complete:,} of {whole.objects:,} objects")
 
 
 def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> list[Step]:

@@ -15,7 +15,7 @@ from jobs.progress import duration
 from jobs.status import page
 from pipeline.made_objects import write_broken, write_objaverse
 from pipeline.stage import Row
-from pipeline.status import complete, status
+from pipeline.status import completeness, status
 from pipeline.store import Corpus, quote
 from pipeline.teacher import TINY_TEACHER
 from reports.contact_sheet import Subject, contact_sheet
@@ -45,7 +45,7 @@ def main(job: Job) -> int:
     corpus = Corpus.at(root)
     sheet = job.folder / "contact_sheet.png"
     contact_sheet(subjects(corpus, 12), caption=f"{root}: views, and points seen through the same cameras").save(sheet)
-    print(f"\n{page(root, status(corpus), *complete(corpus))}\n\n{agreement(corpus, TINY_TEACHER)}")
+    print(f"\n{page(root, status(corpus), completeness(corpus))}\n\n{agreement(corpus, TINY_TEACHER)}")
     print(f"\nlook at {sheet}; all of it took {duration(time.monotonic() - began)}")
     return 0
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 
 from jobs.arguments import Json, Root
-from pipeline.status import StageStatus, complete, status
+from pipeline.status import Completeness, StageStatus, completeness, status
 from pipeline.store import Corpus
 
 
@@ -22,19 +22,20 @@ def main(job: Job) -> int:
     corpus = Corpus.at(job.root)
     corpus.need("objects")
     stages = status(corpus)
-    whole, everything = complete(corpus)
+    whole = completeness(corpus)
     if job.json:
         stages = [dataclasses.asdict(stage) for stage in stages]
-        print(json.dumps({"root": corpus.root, "objects": everything, "complete": whole, "stages": stages}))
+        print(json.dumps({"root": corpus.root, "stages": stages} | dataclasses.asdict(whole)))
     else:
-        print(page(job.root, stages, whole, everything))
+        print(page(job.root, stages, whole))
     return 0
 
 
-def page(root: str, stages: list[StageStatus], whole: int, everything: int) -> str:
+def page(root: str, stages: list[StageStatus], whole: Completeness) -> str:
     """The status page: a line per stage, its failures by reason below it."""
-    share = f"{whole / everything:.1%}" if everything else "0 %"
-    lines = [f"{root}: {whole:,} of {everything:,} objects are complete ({share})", ""]
+    share = f" ({whole.complete / whole.objects:.1%})" if whole.objects else ""
+    lines = [f"{root}: {whole.complete:,} of {whole.objects:,} objects are complete{share}"]
+    lines += [f"  {count:,} lack {what}" for what, count in whole.lacking.items()] + [""]
     width = max([len(stage.stage) for stage in stages], default=5)
     lines.append(f"{'stage':<{width}} {'done':>9} {'to do':>9} {'failed':>9}   table")
     for stage in stages:

@@ -35,26 +35,35 @@ def status(corpus: Corpus) -> list[StageStatus]:
     return [_of_table(corpus, name) for name in names if corpus.made_by(name)]
 
 
-def complete(corpus: Corpus) -> tuple[int, int]:
-    """Objects that have a row of every kind (views, points, a kept caption, and embeddings of every teacher), and all objects that
-    the sources named."""
+@dataclass(frozen=True)
+class Completeness:
+    """`objects` that the sources name, those of them that are `complete`, and how many lack what."""
 
-    def column(table: str, name: str, where: str | None = None) -> set[str]:
+    objects: int
+    complete: int
+    lacking: dict[str, int]
+
+
+def completeness(corpus: Corpus) -> Completeness:
+    """How many objects have all there is to have: views, points, a kept caption, and embeddings of every teacher."""
+
+    def column(table: str, name: str = "object_id", where: str | None = None) -> set[str]:
         dataset = corpus.open(table)
         return set() if dataset is None else set(dataset.to_table(columns=[name], filter=where)[name].to_pylist())
 
-    everything = column(OBJECTS.name, "object_id") | column(FAILURES.name, "object_id", "stage = 'ingest'")
-    whole = everything & column(VIEWS.name, "object_id") & column(POINTS.name, "object_id")
+    everything = column(OBJECTS.name) | column(FAILURES.name, where="stage = 'ingest'")
+    having = {"an asset": column(OBJECTS.name), "views": column(VIEWS.name), "points": column(POINTS.name)}
+    having["a kept caption"] = column(CAPTIONS.name, where="kept")
     captions = corpus.open(CAPTIONS.name)
-    said = captions.to_table(columns=["object_id", "text_sha256"], filter="kept") if captions else pa.table({"object_id": []})
-    whole &= set(said["object_id"].to_pylist())
+    said = captions.to_table(columns=["object_id", "text_sha256"], filter="kept") if captions else None
     for name in corpus.tables():
         if name.startswith("image_embeddings/"):
-            whole &= column(name, "object_id")
-        elif name.startswith("text_embeddings/"):
+            having[name] = column(name)
+        elif name.startswith("text_embeddings/") and said:
             embedded = pc.is_in(said["text_sha256"], pa.array(list(column(name, "text_sha256")), pa.string()))
-            whole &= set(said.filter(embedded)["object_id"].to_pylist())
-    return len(whole), len(everything)
+            having[name] = set(said.filter(embedded)["object_id"].to_pylist())
+    lacking = {what: len(everything - ids) for what, ids in having.items() if everything - ids}
+    return Completeness(len(everything), len(everything.intersection(*having.values())), lacking)
 
 
 def _of_table(corpus: Corpus, name: str) -> StageStatus:
