@@ -63,9 +63,9 @@ def test_ten_kills_cost_no_object_and_double_none(tmp_path, workers):
             time.sleep(chance.uniform(1, 12))
             if process.poll() is not None or not (there := victims(driver)):
                 break
-            kind = chance.choice(sorted(there))
+            kind, victim = chance.choice([(kind, process) for kind in sorted(there) for process in there[kind]])
             try:
-                chance.choice(there[kind]).kill()
+                victim.kill()
             except psutil.NoSuchProcess:
                 continue
             killed.append(kind)
