@@ -16,7 +16,7 @@ from pipeline.ingest import Ingest
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
 from pipeline.status import completeness
-from pipeline.teacher import DEFAULT_TEACHER, TeacherError
+from pipeline.teacher import DEFAULT_TEACHER, TeacherError, WeightsMissing
 from render.blender import BlenderSettings
 from render.blender_pass import BlenderPass, RenderViews, SamplePoints
 
@@ -87,5 +87,5 @@ def embed_steps(job: Running, teacher: str) -> list[Step]:
         for stage in stages:
             stage.settings()  # looks for the weights now, not after hours of rendering
     except TeacherError as error:
-        raise Refusal(str(error)) from error
+        raise Refusal(str(error), exit_code=1 if isinstance(error, WeightsMissing) else 2) from error
     return [Step(Single(stage), embeds=True) for stage in stages]

@@ -23,6 +23,7 @@ from schemas.check import to_table, violations
 from schemas.tables import FAILURES, Table
 
 COMMIT_SECONDS = 30.0
+PLANNED_AT_ONCE = 50_000  # ids whose inputs are held in memory while looking for what is to do
 
 
 @dataclass(frozen=True)
@@ -289,14 +290,17 @@ def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: 
     ids = rows[per].combine_chunks().dictionary_encode()
     order = np.argsort(ids.indices.to_numpy(), kind="stable")  # rows of one id together, in the table's order
     starts = np.searchsorted(ids.indices.to_numpy()[order], np.arange(len(ids.dictionary) + 1))
-    inputs = rows.select(depends).to_pylist()
+    names = ids.dictionary.to_pylist()
     found: list[tuple[str, dict[str, str | None], np.ndarray]] = []
-    for number, id in enumerate(ids.dictionary.to_pylist()):
-        mine = order[starts[number] : starts[number + 1]]
-        distinct = [inputs[row] for row in mine if row == mine[0] or inputs[row] != inputs[mine[0]]]
-        keys = {name: state.key_if_needed(id, distinct) for name, state in states.items()}
-        if any(keys.values()):
-            found.append((id, keys, positions[mine]))
+    for first in range(0, len(names), PLANNED_AT_ONCE):  # as Python objects, the inputs of a large corpus would fill the memory
+        bounds = starts[first : first + PLANNED_AT_ONCE + 1]
+        inputs = rows.select(depends).take(order[bounds[0] : bounds[-1]]).to_pylist()
+        for id, start, end in zip(names[first:], bounds[:-1], bounds[1:], strict=False):
+            mine = inputs[start - bounds[0] : end - bounds[0]]
+            distinct = mine[:1] + [row for row in mine[1:] if row != mine[0]]
+            keys = {name: state.key_if_needed(id, distinct) for name, state in states.items()}
+            if any(keys.values()):
+                found.append((id, keys, positions[order[start:end]]))
     found.sort(key=lambda task: _shuffled(task[0]))
     return Todo(
         ids=[id for id, _, _ in found],

@@ -40,7 +40,11 @@ open_clip.add_model_config(TINY_FOLDER / "tricorpus-tiny.json")
 
 
 class TeacherError(Exception):
-    """There is no such teacher, or its weights are not here; the message says what to do."""
+    """There is no such teacher; the message says what there is."""
+
+
+class WeightsMissing(TeacherError):
+    """There is such a teacher, but what it needs is not on this machine; the message says which file to put where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,7 @@ def _preprocess(arch: str, pretrained: str) -> PreprocessCfg:
 
 
 def find_weights(teacher: str, *, download: bool = False) -> Path:
-    """The teacher's weights file on this machine. Raises TeacherError, saying which file to put where, when it is not here.
+    """The teacher's weights file on this machine. Raises WeightsMissing, saying which file to put where, when it is not here.
 
     download: fetch it from the Hugging Face hub into the hub's cache, with all else the teacher needs.
     """
@@ -156,7 +160,7 @@ def find_weights(teacher: str, *, download: bool = False) -> Path:
     for name in names:
         if isinstance(path := try_to_load_from_cache(repo, name), str):
             return Path(path)
-    raise TeacherError(
+    raise WeightsMissing(
         f"the weights of teacher {teacher} are not on this machine: {' or '.join(names)} of {repo} on the Hugging Face hub. "
         f"Fetch them on a machine with network (hf download {repo} {names[0]}) and copy the cache folder (HF_HOME, or "
         f"~/.cache/huggingface) here, or name a file: --teacher {arch}:PATH. To try things out without weights, use {TINY_TEACHER}."
@@ -177,7 +181,7 @@ def _need_text_files(teacher: str, arch: str) -> None:
     for key, file in (("hf_tokenizer_name", "tokenizer_config.json"), ("hf_model_name", "config.json")):
         repo = text.get(key)
         if repo and not isinstance(try_to_load_from_cache(repo, file), str):
-            raise TeacherError(
+            raise WeightsMissing(
                 f"teacher {teacher} needs {file} (and what belongs to it) of {repo} on the Hugging Face hub, which is not on this "
                 f"machine: fetch it where there is network (hf download {repo} --include '*.json' --include '*.model') and copy "
                 f"the cache folder (HF_HOME, or ~/.cache/huggingface) here. To try things out without it, use {TINY_TEACHER}."

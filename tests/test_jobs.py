@@ -113,12 +113,14 @@ def test_retry_forgets_exactly_the_failures_asked_for(source, tmp_path, capsys):
         (["build", "{root}", "--source", "objavers={source}"], 2, "objaverse, folder|folder, objaverse"),
         (["build", "{root}", "--source", "{source}"], 2, "NAME=PATH"),
         (["build", "{root}", "--source", "objaverse={source}", "--teacher", "ViT-bigG-41:laion2b_s39b_b160k"], 2, "ViT-bigG-14"),
+        (["build", "{root}", "--source", "objaverse={source}"], 1, "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"),
         (["build", "{root}", "--source", "objaverse={source}", "--limit", "0"], 2, "--limit 0"),
         (["build", "{root}", "--source", "objaverse={source}", "--settings", "/nowhere.toml"], 2, "/nowhere.toml"),
         (["retry", "{built}", "--stage", "rendr"], 2, "the stages that have: points, render"),
     ],
 )
-def test_a_wrong_call_gets_its_exit_code_and_a_sentence(arguments, code, words, source, built, tmp_path, capsys):
+def test_a_wrong_call_gets_its_exit_code_and_a_sentence(arguments, code, words, source, built, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no weights here"))
     given = [argument.format(root=tmp_path / "c", source=source, built=built) for argument in arguments]
     got, said = refused(capsys, *given)
     assert got == code, said
