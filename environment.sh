@@ -92,5 +92,6 @@ drop_broken_packages
 if [[ -n "${TORCH_INDEX:-}" ]]; then
     .venv/bin/python -m pip install --no-deps --index-url "$TORCH_INDEX" $(grep -E '^(torch|torchvision)==' constraints.txt)
 fi
-.venv/bin/python -m pip install -c constraints.txt -e '.[dev]'
+echo "make env: installing the packages of constraints.txt into .venv (about 8.5 GB with CUDA's; some minutes)"
+.venv/bin/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
 echo "$state" >$stamp
