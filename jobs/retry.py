@@ -24,6 +24,7 @@ class Job:
 def main(job: Job) -> int:
     """Remove the rows from FAILURES."""
     corpus = Corpus.at(job.root)
+    corpus.need(FAILURES.name)  # before the lock, which would make the folder
     with corpus.lock():
         rows = corpus.need(FAILURES.name).to_table(columns=["object_id", "stage", "reason"]).to_pylist()
         stages = sorted({row["stage"] for row in rows})

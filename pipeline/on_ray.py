@@ -21,6 +21,7 @@ from pipeline.store import Corpus  # noqa: E402
 
 # What Ray workers import; on a cluster it travels with the job.
 PACKAGES = Path(__file__).resolve().parent.parent
+EXCLUDED = [".git", ".venv", "demo", "tests", "benchmarks", "__pycache__"]
 IN_FLIGHT = 2  # batches per worker, so that none waits for the driver
 DEATHS = 3  # of its worker, after which an object fails
 
@@ -46,9 +47,6 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-EXCLUDED = [".git", ".venv", "demo", "tests", "benchmarks", "__pycache__"]
 
 
 def gpus() -> float:
