@@ -162,7 +162,7 @@ def _cluster(running: Running) -> Iterator[None]:
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(cluster(running.address))
+            stack.enter_context(cluster(running.address, max(running.workers, running.embed_workers or 0)))
         except ConnectionError as error:
             raise Refusal(f"no Ray cluster answers at {running.address}: {error}", exit_code=1) from error
         yield

@@ -3,9 +3,9 @@
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 # A cluster asks for the token that Ray keeps on every machine; Ray's client (ray://) shows it only when told before the import.
@@ -13,6 +13,7 @@ if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().exis
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402
+from ray.actor import ActorHandle  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError  # noqa: E402
 
 from pipeline.run import Batch, Done, Worker  # noqa: E402
@@ -27,16 +28,18 @@ DEATHS = 3  # of its worker, after which an object fails
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Connect to a cluster (`ray://host:10001`, or "auto"), or start one on this machine for as long as the context lasts.
+def cluster(address: str | None, workers: int = 0) -> Iterator[None]:
+    """Connect to a cluster (`ray://host:10001`, or "auto"), or start one on this machine for as long as the context lasts, with
+    room for so many `workers`, be there as many cores or not.
 
     On a cluster the project's code travels as the working directory of the job; its nodes need the environment of README.md.
     """
     local = address is None
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future behaviour, without its warning
     if local:
         paths = os.pathsep.join([str(PACKAGES), os.environ.get("PYTHONPATH", "")])
         settings = {"address": "local", "runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "include_dashboard": False}
+        settings["num_cpus"] = max(os.cpu_count() or 1, workers)
     else:
         settings = {"address": address, "runtime_env": {"working_dir": str(PACKAGES), "excludes": EXCLUDED}}
     with warnings.catch_warnings():
@@ -67,54 +70,86 @@ class OnRay:
     def __call__(self, corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
         cpus, gpus = (max(getattr(stage, kind) for stage in work_pass.stages) for kind in ("cpus", "gpus"))
         kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(Worker)
-        seats = [_Seat(kind.remote(corpus, work_pass)) for _ in range(self.workers)]
+        seats = [_Seat(lambda: kind.remote(corpus, work_pass)) for _ in range(self.workers)]
         left, suspects, deaths = iter(batches), deque(), Counter()
+        upcoming = next(left, None)
         try:
             while True:
                 for seat in seats:
-                    if suspects and not seat.flying:
-                        batch = suspects.popleft()
-                        seat.flying[seat.actor.do.remote(batch)] = batch
-                        continue
-                    while len(seat.flying) < IN_FLIGHT and not any(deaths[batch.ids[0]] for batch in seat.flying.values()):
-                        if suspects or (batch := next(left, None)) is None:
-                            break
-                        seat.flying[seat.actor.do.remote(batch)] = batch
-                if not (flying := {ref: seat for seat in seats for ref in seat.flying}):
-                    return
-                ready, _ = ray.wait(list(flying), num_returns=1)
-                seat = flying[ready[0]]
+                    if suspects and seat.is_idle:
+                        seat.give(suspects.popleft())
+                    while upcoming and not suspects and seat.has_room and not any(deaths[id] for id in seat.ids):
+                        seat.give(upcoming)
+                        upcoming = next(left, None)
+                flying = {ref: seat for seat in seats for ref in seat.flying}
+                if not (flying or upcoming or suspects):
+                    return  # also when some worker never came up: the cluster has no place for so many
+                starting = {seat.starting: seat for seat in seats if seat.starting}
+                [ref], _ = ray.wait([*flying, *starting], num_returns=1)
+                if ref in starting:
+                    starting[ref].started()
+                    continue
+                seat = flying[ref]
                 try:
-                    done = ray.get(ready[0])
+                    done = ray.get(ref)
                 except RayTaskError as error:  # raised by our own code: a bug, which stops the run
                     raise error.as_instanceof_cause() from None
                 except RayError as error:
-                    if "creation task" in str(error):  # no object's fault: the worker itself could not be set up
-                        raise
                     held = [one for batch in seat.flying.values() for one in batch.singly()]
+                    seat.start()
                     deaths.update(one.ids[0] for one in held)
-                    seat.actor, seat.flying = kind.remote(corpus, work_pass), {}
                     for one in held:
                         if deaths[one.ids[0]] < DEATHS:
                             suspects.append(one)
                         else:
                             yield _died(work_pass, one, error)
                 else:
-                    del seat.flying[ready[0]]
+                    del seat.flying[ref]
                     yield done
         finally:
             with suppress(GetTimeoutError, RayError):  # let them put away what they hold (Blender, temporary files)
-                ray.get([seat.actor.close.remote() for seat in seats], timeout=10)
+                ray.get([seat.actor.close.remote() for seat in seats if not seat.starting], timeout=10)
             for seat in seats:
                 ray.kill(seat.actor)
 
 
-@dataclass
 class _Seat:
-    """A worker's place: the actor that fills it now, and the batches it holds."""
+    """A worker's place: the actor that fills it now, and the batches it holds. Until the actor is up, it is given none."""
 
-    actor: ray.actor.ActorHandle
-    flying: dict[ray.ObjectRef, Batch] = field(default_factory=dict)
+    def __init__(self, make: Callable[[], ActorHandle]):
+        self._make, self._failed_starts = make, 0
+        self.start()
+
+    def start(self) -> None:
+        self.actor, self.flying = self._make(), {}
+        self.starting: ray.ObjectRef | None = self.actor.__ray_ready__.remote()
+
+    def started(self) -> None:
+        """The actor is up, or died on the way; then another one starts. Raises what its own set-up raised."""
+        try:
+            ray.get(self.starting)
+        except RayError as error:
+            self._failed_starts += 1
+            if "creation task" in str(error) or self._failed_starts == DEATHS:  # no object's fault
+                raise
+            self.start()
+        else:
+            self.starting, self._failed_starts = None, 0
+
+    def give(self, batch: Batch) -> None:
+        self.flying[self.actor.do.remote(batch)] = batch
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.starting and not self.flying
+
+    @property
+    def has_room(self) -> bool:
+        return not self.starting and len(self.flying) < IN_FLIGHT
+
+    @property
+    def ids(self) -> list[str]:
+        return [batch.ids[0] for batch in self.flying.values()]
 
 
 def _died(work_pass: Pass, batch: Batch, error: RayError) -> Done:

@@ -106,6 +106,11 @@ def test_here_and_on_ray_make_the_same_rows(corpus, tmp_path, ray_workers):
     assert corpus.need("captions").to_table().sort_by(key).equals(other.need("captions").to_table().sort_by(key))
 
 
+def test_more_workers_than_the_cluster_has_room_for_do_not_hang_the_run(corpus, ray_workers):
+    [summary] = run(corpus, Single(Shout()), where=OnRay(workers=50), workers=50)
+    assert summary.done == 20 and len(texts(corpus)) == 20
+
+
 def test_two_runs_at_once_are_refused(corpus):
     with corpus.lock():
         with pytest.raises(CorpusError, match="another run is writing"):
