@@ -222,8 +222,10 @@ def run(
                 counts["failed"] += len(failed)
                 watch(len(todo), counts)
                 if time.monotonic() - committed > COMMIT_SECONDS:
-                    _commit(corpus, work_pass, states, pending, summaries)
-                    pending, committed = [], time.monotonic()
+                    # Taken out first: were it interrupted half-way and done again below, rows would come in twice.
+                    ready, pending = pending, []
+                    _commit(corpus, work_pass, states, ready, summaries)
+                    committed = time.monotonic()
         finally:  # what was made is right, also when a bug or a key press ends the run
             _commit(corpus, work_pass, states, pending, summaries)
             results.close()

@@ -6,7 +6,7 @@ import pytest
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import here, run
 from pipeline.stage import Single
-from pipeline.store import CorpusError
+from pipeline.store import Corpus, CorpusError
 from schemas.check import to_table
 from schemas.tables import OBJECTS
 from shout import Shout, object_row, texts
@@ -129,3 +129,22 @@ def test_a_worker_that_cannot_be_set_up_stops_the_run_with_its_own_error(corpus,
     with pytest.raises(Exception, match="no such weights"):
         run(corpus, Single(Shout(cannot_start="no such weights")), where=where)
     assert not texts(corpus) and not failures(corpus)
+
+
+def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, monkeypatch):
+    monkeypatch.setattr("pipeline.run.COMMIT_SECONDS", 0.0)
+    append, appended = Corpus.append, []
+
+    def append_and_press(self, table, fragments):
+        append(self, table, fragments)
+        appended.append(table.name)
+        if appended.count("captions") == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Corpus, "append", append_and_press)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, Single(Shout()))
+    monkeypatch.setattr(Corpus, "append", append)
+    assert len(texts(corpus)) == 8  # `texts` asserts that no object is there twice
+    [summary] = run(corpus, Single(Shout()))
+    assert (summary.done, len(texts(corpus))) == (12, 20)
