@@ -15,9 +15,8 @@ from jaxtyping import Float16, Float32
 from pipeline.stage import Made, ObjectError, Task, Work
 from pipeline.teacher import DEFAULT_TEACHER, Device, Teacher, dim, identity, name_in_tables
 from schemas import tables
+from schemas.check import UNIT_TOLERANCE
 from schemas.tables import Table
-
-LENGTH_TOLERANCE = 2e-3  # of a unit vector in half precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ def half_unit(vectors: Float32[np.ndarray, "n d"]) -> Float16[np.ndarray, "n d"]
     """Unit vectors in half precision. Raises RuntimeError for what is none: the weights or the device are at fault."""
     half = vectors.astype(np.float16)
     length = np.linalg.norm(half.astype(np.float32), axis=1)
-    wrong = ~(np.abs(length - 1) < LENGTH_TOLERANCE)  # NaN is wrong too
+    wrong = ~(np.abs(length - 1) < UNIT_TOLERANCE)  # NaN is wrong too
     if wrong.any():
         raise RuntimeError(f"{wrong.sum()} of {len(vectors)} embeddings have no unit length (the first: {length[wrong][0]})")
     return half

@@ -19,6 +19,7 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from pipeline.points import linear_from_srgb
 from pipeline.recipes import KINDS, Build, Kind, Rng
 from pipeline.solids import Surface
 
@@ -262,8 +263,7 @@ def _mesh(surface: Surface, name: str, look: Look, materials: dict[str, PBRMater
 
 def _linear(rgb: tuple[int, int, int]) -> np.ndarray:
     """sRGB 0..255 to the linear RGBA 0..255 that glTF wants in factors and vertex colours."""
-    share = np.array(rgb) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear = linear_from_srgb(np.array(rgb) / 255)
     return np.append(np.round(linear * 255), 255).astype(np.uint8)
 
 

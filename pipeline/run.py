@@ -195,9 +195,11 @@ def run(
     """
     began = time.monotonic()
     corpus.create(FAILURES)
+    states = {}
     for stage in work_pass.stages:
-        corpus.create(stage.writes, made_by(stage))
-    states = {stage.name: State(corpus, stage.writes, made_by(stage)) for stage in work_pass.stages}
+        how = made_by(stage)
+        corpus.create(stage.writes, how)
+        states[stage.name] = State(corpus, stage.writes, how)
     if records is not None:
         todo = todo_of_records(states, records)
     else:

@@ -78,11 +78,8 @@ class Corpus:
         dataset = self.open(table.name)
         if dataset is None:
             dataset = lance.write_dataset(table.schema.empty_table(), self.uri(table.name))
-        differing = [field.name for field in table.schema if field.name not in dataset.schema.names]
-        differing += [name for name in dataset.schema.names if name not in table.schema.names]
-        differing += [
-            f.name for f in table.schema if f.name in dataset.schema.names and dataset.schema.field(f.name).type != f.type
-        ]
+        declared, stored = ({field.name: field.type for field in schema} for schema in (table.schema, dataset.schema))
+        differing = [name for name in declared | stored if declared.get(name) != stored.get(name)]
         if differing:
             raise CorpusError(
                 f"{self.uri(table.name)} was made with other columns ({', '.join(differing)}): "
