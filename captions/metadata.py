@@ -43,9 +43,8 @@ class CaptionMetadata:
     per: ClassVar = "object_id"
     columns: ClassVar = ("object_id", "name", "categories", "tags", "description")
     depends: ClassVar = ("name", "categories", "tags", "description")
-    where: ClassVar = None
+    where: ClassVar = "asset_format <> 'npy'"  # of an import, the texts come along
     writes: ClassVar = CAPTIONS
-    owns: ClassVar = "origin = 'metadata'"
     batch: ClassVar = 4096
     cpus: ClassVar = 1.0
     gpus: ClassVar = 0.0

@@ -13,6 +13,7 @@ from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
+from pipeline.preflight import Limits
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
 from pipeline.status import completeness
@@ -49,10 +50,10 @@ def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> l
         job.corpus.need("objects")
         return []
     try:
-        made = tuple(source_from(text) for text in sources)
+        made = tuple(source_from(text, job.settings_table("sources")) for text in sources)
     except (ValueError, FileNotFoundError) as error:
         raise Refusal(str(error)) from error
-    stage = job.setting("ingest", Ingest, sources=made)
+    stage = job.setting("ingest", Ingest, sources=made, limits=job.setting("limits", Limits))
     return [Step(Single(stage), records=_read(stage, limit))]
 
 

@@ -33,7 +33,7 @@ class Running:
     embed_workers: int | None = None
     # An existing Ray cluster (ray://HOST:10001, or auto). Default: a cluster on this machine, for this run.
     address: str | None = None
-    # TOML file with a table per stage: [ingest] [render] [points] [blender] [caption] [embed_images] [embed_texts].
+    # TOML file with a table per stage: [ingest] [render] [points] …, and [sources.NAME] for the options of a source.
     settings: Path | None = None
     # Print one JSON object instead of text.
     json: Json = False
@@ -47,7 +47,7 @@ class Running:
 
         Raises Refusal for a name that is no setting, and for a value of the wrong kind.
         """
-        stored = self._read_settings().get(section, {})
+        stored = self.settings_table(section)
         known = {field.name: field for field in dataclasses.fields(of)}
         if unknown := stored.keys() - known.keys():
             raise Refusal(
@@ -57,6 +57,10 @@ class Running:
             return of(**stored | {name: value for name, value in given.items() if value is not None})
         except (TypeError, ValueError) as error:
             raise Refusal(f"{self.settings or 'settings'}: [{section}]: {error}") from error
+
+    def settings_table(self, section: str) -> dict[str, Any]:
+        """A table of the settings file as it is; empty where there is none."""
+        return self._read_settings().get(section, {})
 
     def _read_settings(self) -> dict[str, dict[str, Any]]:
         if self.settings is None:
@@ -72,7 +76,19 @@ class Running:
         return stored
 
 
-SECTIONS = ("ingest", "render", "points", "blender", "caption", "embed_images", "embed_texts")
+SECTIONS = (
+    "sources",
+    "ingest",
+    "limits",
+    "render",
+    "points",
+    "blender",
+    "photos",
+    "clouds",
+    "caption",
+    "embed_images",
+    "embed_texts",
+)
 
 
 @dataclass(frozen=True)

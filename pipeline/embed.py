@@ -26,7 +26,6 @@ class TeacherStage:
     The device and how much goes into a forward pass are no part of the stage key: they change embeddings by rounding only.
     """
 
-    owns: ClassVar[None] = None
     version: ClassVar[int] = 1
     cpus: ClassVar[float] = 1.0
 

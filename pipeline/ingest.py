@@ -1,11 +1,11 @@
 """The first stage: what the sources say of an object, and the hash of its asset, become a row of OBJECTS."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from pipeline.asset import companions_sha256, local_copy, sha256_of
+from pipeline.preflight import Limits, examine
 from pipeline.sources.record import AGE_RESTRICTED, RECORD_COLUMNS
 from pipeline.sources.source import Source
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one
@@ -14,7 +14,7 @@ from schemas.tables import OBJECTS
 
 @dataclass(frozen=True)
 class Ingest:
-    """Objects of the sources. Its input is no table but `records()`; a row depends on its record alone, not on the others."""
+    """Objects of the sources. Its input is no table but `records()`; a row depends on its record and the limits, not on others."""
 
     name: ClassVar = "ingest"
     version: ClassVar = 1
@@ -24,17 +24,17 @@ class Ingest:
     depends: ClassVar = RECORD_COLUMNS
     where: ClassVar = None
     writes: ClassVar = OBJECTS
-    owns: ClassVar = None
     batch: ClassVar = 256
     cpus: ClassVar = 1.0
     gpus: ClassVar = 0.0
 
     sources: tuple[Source, ...]
     age_restricted: bool = False  # whether objects that a collection marks as age-restricted are let in
+    limits: Limits = Limits()
 
     def settings(self) -> dict[str, Any]:
-        """None: they decide what the records are, and a row depends on its record."""
-        return {}
+        """The limits; the other fields decide what the records are, and a row depends on its record."""
+        return {"limits": asdict(self.limits)}
 
     def records(self, limit: int | None = None) -> Iterator[Row]:
         """The records of all sources, of each at most the first `limit`; a larger limit adds to those of a smaller one."""
@@ -44,15 +44,15 @@ class Ingest:
                 yield record | {"unusable": None} if lets_in else record
 
     def start(self) -> Work:
-        """Work that hashes assets."""
-        return one_by_one(self.name, objects_row)
+        """Work that looks into assets and hashes them."""
+        return one_by_one(self.name, lambda task: objects_row(task, self.limits))
 
 
-def objects_row(task: Task) -> list[Row]:
+def objects_row(task: Task, limits: Limits) -> list[Row]:
     """The row of OBJECTS of one record.
 
-    Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing, asset_empty,
-    asset_unreadable, git_lfs_pointer.
+    Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing,
+    asset_unreadable, and the reasons of `pipeline.preflight`.
     """
     [record] = task.rows
     place = record["asset_uri"]
@@ -61,26 +61,12 @@ def objects_row(task: Task) -> list[Row]:
     if record["asset_stamp"] is None:
         raise _missing(place)
     try:
-        with local_copy(place) as path:
-            size = path.stat().st_size
-            if size == 0:
-                raise ObjectError("asset_empty", f"{place} has no bytes: download it again")
-            with open(path, "rb") as file:
-                if file.read(len(_GIT_LFS)) == _GIT_LFS:
-                    raise ObjectError("git_lfs_pointer", f"{place} only points to the asset: fetch it with `git lfs pull`")
-            made = {
-                "asset_sha256": sha256_of(path),
-                "asset_bytes": size,
-                "companions_sha256": companions_sha256(path, record["asset_format"]),
-            }
+        seen = examine(record, limits)
     except FileNotFoundError:
         raise _missing(place) from None
     except PermissionError as error:
         raise ObjectError("asset_unreadable", f"{place} may not be read ({error.strerror}): change its permissions") from error
-    return [{name: record[name] for name in OBJECTS.schema.names if name in record} | made]
-
-
-_GIT_LFS = b"version https://git-lfs"
+    return [{name: record[name] for name in OBJECTS.schema.names if name in record} | seen]
 
 
 def _missing(place: str) -> ObjectError:

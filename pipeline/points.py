@@ -38,6 +38,7 @@ def sample_points(mesh: Mesh, count: int, rng: np.random.Generator) -> dict[str,
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
         "area": float(area.sum()),
+        "warnings": [],
     }
 
 

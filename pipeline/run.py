@@ -137,7 +137,7 @@ class Worker:
 
     def _keep(self, stage: Stage, keys: dict[str, str], made: Made, done: Done) -> None:
         column = stage.writes.id_column
-        rows = [row | {"stage_key": keys[row[column]]} for row in made.rows.get(stage.name, [])]
+        rows = [row | {"stage": stage.name, "stage_key": keys[row[column]]} for row in made.rows.get(stage.name, [])]
         table = to_table(stage.writes, rows)
         failures = dict(made.failures.get(stage.name, {}))
         for violation in violations(stage.writes, table):
@@ -185,12 +185,14 @@ def run(
     where: Where = here,
     workers: int = 1,
     records: Iterable[Row] | None = None,
+    whole: bool = False,
     watch: Callable[[int, dict[str, int]], None] = lambda total, counts: None,
 ) -> list[Summary]:
     """Bring the tables of a pass up to date with their input; one summary per stage.
 
-    `records` is the input of a stage that reads no table. `where` says who does the batches, `workers` how many there are (for the
-    size of a batch). `watch(total, counts)` is called when batches come in: objects to do in all, and done and failed by now.
+    `records` is the input of a stage that reads no table; `whole`: they are all there are, so that rows of other ids go. `where`
+    says who does the batches, `workers` how many there are (for the size of a batch). `watch(total, counts)` is called when batches
+    come in: objects to do in all, and done and failed by now.
     The corpus must be locked by the caller.
     """
     began = time.monotonic()
@@ -201,12 +203,15 @@ def run(
         corpus.create(stage.writes, how)
         states[stage.name] = State(corpus, stage.writes, how)
     if records is not None:
-        todo = todo_of_records(states, records)
+        seen: set[str] = set()
+        todo = todo_of_records(states, records, seen)
+        for stage in work_pass.stages if whole else ():
+            forget_all_but(corpus, stage, states[stage.name], seen)
     else:
         for stage in work_pass.stages:
             forget_leftovers(corpus, stage, states[stage.name])
         first = work_pass.stages[0]
-        todo = todo_of_table(corpus, states, reads=first.reads, per=first.per, where=first.where)
+        todo = todo_of_table(corpus, states, reads=first.reads, per=first.per)
     summaries = {name: Summary(name, skipped=states[name].settled) for name in states}
     counts = {"done": 0, "failed": 0}
     watch(len(todo), counts)
@@ -249,48 +254,52 @@ def made_by(stage: Stage) -> dict[str, Any]:
         "per": stage.per,
         "depends": list(stage.depends),
         "where": stage.where,
-        "owns": stage.owns,
     }
 
 
 class State:
     """What the tables say of one stage: the stage key of each id that is done, and of each that failed.
 
-    `settled` counts the tasks that needed nothing.
+    `taken`: ids that another stage has made rows of, in a table that is not shared; they are left alone. `settled` counts the tasks
+    that needed nothing.
     """
 
     def __init__(self, corpus: Corpus, writes: Table, made_by: dict[str, Any]):
-        self.stage, self.depends = made_by["stage"], made_by["depends"]
-        self.done = _key_by_id(corpus, writes.name, writes.id_column, where=made_by["owns"])
-        self.failed = _key_by_id(corpus, FAILURES.name, FAILURES.id_column, where=f"stage = {quote(self.stage)}")
+        self.stage, self.depends, self.where = made_by["stage"], made_by["depends"], made_by["where"]
+        mine = f"stage = {quote(self.stage)}"
+        self.done = _key_by_id(corpus, writes.name, writes.id_column, where=mine)
+        self.failed = _key_by_id(corpus, FAILURES.name, FAILURES.id_column, where=mine)
+        self.taken = set() if writes.shared else _key_by_id(corpus, writes.name, writes.id_column, where=f"NOT ({mine})").keys()
         self.settled = 0
         prefix = json.dumps([self.stage, made_by["version"], made_by["settings"]], sort_keys=True)
         self._prefix = hashlib.blake2b(prefix.encode(), digest_size=16)
 
     def key_if_needed(self, id: str, inputs: list[dict[str, Any]]) -> str | None:
-        """The stage key of a task: a hash of stage, version, settings and what it depends on. None: a row or a failure carries it.
+        """The stage key of a task: a hash of stage, version, settings and what it depends on. None: a row or a failure carries it,
+        or the rows of this id are another stage's.
 
         `inputs`: the distinct values of the columns it depends on, over the task's input rows.
         """
         digest = self._prefix.copy()
         digest.update(json.dumps([[row[name] for name in self.depends] for row in inputs], ensure_ascii=False).encode())
         key = digest.hexdigest()
-        if self.done.get(id) == key or self.failed.get(id) == key:
+        if id in self.taken or self.done.get(id) == key or self.failed.get(id) == key:
             self.settled += 1
             return None
         return key
 
 
-def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: str, where: str | None) -> Todo:
+def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: str) -> Todo:
     """What the stages still need of their common input table."""
     dataset = corpus.need(reads)
     depends = _all(state.depends for state in states.values())
-    columns = list(dict.fromkeys([per, *depends, *([where] if where else [])]))
-    rows = dataset.to_table(columns=columns)
-    positions = np.arange(len(rows))
-    if where:
-        kept = rows[where].to_numpy()
-        rows, positions = rows.filter(rows[where]), positions[kept]
+    conditions = _all([state.where or "true"] for state in states.values())
+    rows = dataset.to_table(
+        columns=[*dict.fromkeys([per, *depends]), "_rowoffset"], filter=" OR ".join(f"({where})" for where in conditions)
+    )
+    # Where all stages look at the same rows, what was read is what counts; otherwise each asks for its own.
+    wanted = {name: None if len(conditions) == 1 else _ids(dataset, per, state.where) for name, state in states.items()}
+    positions = rows["_rowoffset"].to_numpy().astype(np.int64)
     ids = rows[per].combine_chunks().dictionary_encode()
     order = np.argsort(ids.indices.to_numpy(), kind="stable")  # rows of one id together, in the table's order
     starts = np.searchsorted(ids.indices.to_numpy()[order], np.arange(len(ids.dictionary) + 1))
@@ -302,7 +311,10 @@ def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: 
         for id, start, end in zip(names[first:], bounds[:-1], bounds[1:], strict=False):
             mine = inputs[start - bounds[0] : end - bounds[0]]
             distinct = mine[:1] + [row for row in mine[1:] if row != mine[0]]
-            keys = {name: state.key_if_needed(id, distinct) for name, state in states.items()}
+            keys = {
+                name: state.key_if_needed(id, distinct) if wanted[name] is None or id in wanted[name] else None
+                for name, state in states.items()
+            }
             if any(keys.values()):
                 found.append((id, keys, positions[order[start:end]]))
     found.sort(key=lambda task: _shuffled(task[0]))
@@ -314,9 +326,8 @@ def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: 
     )
 
 
-def todo_of_records(states: dict[str, State], records: Iterable[Row]) -> Todo:
-    """What the stages still need of input rows that are in no table (the records of a source)."""
-    seen: set[str] = set()
+def todo_of_records(states: dict[str, State], records: Iterable[Row], seen: set[str]) -> Todo:
+    """What the stages still need of input rows that are in no table (the records of a source). The ids go into `seen`."""
     found: list[tuple[str, dict[str, str | None], str]] = []
     for record in records:
         id = record["object_id"]
@@ -337,11 +348,13 @@ def todo_of_records(states: dict[str, State], records: Iterable[Row]) -> Todo:
 def forget_leftovers(corpus: Corpus, stage: Stage, state: State) -> None:
     """Remove rows and failures of ids that the input table no longer has (an object given up, a text nobody says any more), and
     failures of ids that are done: a run that was killed between two commits leaves those."""
-    columns = list(dict.fromkeys([stage.per, *([stage.where] if stage.where else [])]))
-    rows = corpus.need(stage.reads).to_table(columns=columns)
-    there = set((rows.filter(rows[stage.where]) if stage.where else rows)[stage.per].to_pylist())
-    corpus.delete(stage.writes, state.done.keys() - there, stage.owns)
-    leftover = {id for id in state.failed if id not in there or id in state.done}
+    forget_all_but(corpus, stage, state, _ids(corpus.need(stage.reads), stage.per, stage.where))
+
+
+def forget_all_but(corpus: Corpus, stage: Stage, state: State, there: set[str]) -> None:
+    """Remove the stage's rows and failures of ids that are not `there`, and its failures of ids that have rows."""
+    corpus.delete(stage.writes, state.done.keys() - there, f"stage = {quote(stage.name)}")
+    leftover = {id for id in state.failed if id not in there or id in state.done or id in state.taken}
     corpus.delete(FAILURES, leftover, f"stage = {quote(stage.name)}")
 
 
@@ -352,13 +365,17 @@ def _commit(corpus: Corpus, work_pass: Pass, states: dict[str, State], pending: 
         asked = _all(done.asked[stage.name] for done in pending)
         made = _all(done.made[stage.name] for done in pending)
         failures = [row for done in pending for row in done.failures[stage.name]]
-        corpus.delete(stage.writes, [id for id in asked if id in state.done], stage.owns)
+        corpus.delete(stage.writes, [id for id in asked if id in state.done], f"stage = {quote(stage.name)}")
         corpus.append(stage.writes, [fragment for done in pending for fragment in done.fragments[stage.name]])
         corpus.fail(stage.name, to_table(FAILURES, failures), forget=[id for id in made if id in state.failed])
         summary.done += len(made)
         summary.failed += len(failures)
         for row in failures:
             summary.reasons[row["reason"]] = summary.reasons.get(row["reason"], 0) + 1
+
+
+def _ids(dataset, column: str, where: str | None) -> set[str]:
+    return set(dataset.to_table(columns=[column], filter=where)[column].to_pylist())
 
 
 def _key_by_id(corpus: Corpus, table: str, column: str, *, where: str | None) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Task:
 
 @dataclass
 class Made:
-    """What a batch of tasks came to: per stage name the rows made (without `stage_key`) and the failures by id."""
+    """What a batch of tasks came to: per stage name the rows made (without `stage` and `stage_key`) and the failures by id."""
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     failures: dict[str, dict[str, ObjectError]] = field(default_factory=dict)
@@ -76,9 +76,8 @@ class Stage(Protocol):
     per        column of the input table whose values are the tasks' ids: object_id, or text_sha256
     columns    columns of the input table that the work needs
     depends    columns of the input table that the output depends on; they go into the stage key
-    where      boolean column of the input table that says which rows count, or None
-    writes     the output table; its id column holds the tasks' ids
-    owns       SQL condition for the rows of the output table that are this stage's, or None: all of them
+    where      SQL condition that says which rows of the input table count, or None: all of them
+    writes     the output table; its id column holds the tasks' ids; its rows carry the stage's name in `stage`
     batch      objects per call of the work, at most
     cpus gpus  what one worker takes of a cluster
     """
@@ -91,7 +90,6 @@ class Stage(Protocol):
     depends: tuple[str, ...]
     where: str | None
     writes: Table
-    owns: str | None
     batch: int
     cpus: float
     gpus: float

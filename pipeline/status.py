@@ -1,15 +1,15 @@
 """How far a corpus is: per stage what is done, still to do and failed, as its tables say it."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.run import State, todo_of_table
 from pipeline.store import Corpus, quote
-from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS, Table
+from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS
 
 
 @dataclass(frozen=True)
@@ -32,48 +32,68 @@ def status(corpus: Corpus) -> list[StageStatus]:
     """Every stage that has been started, judged by the settings its table was last made with."""
     names = [name for name in corpus.tables() if name != FAILURES.name]
     names.sort(key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
-    return [_of_table(corpus, name) for name in names if corpus.made_by(name)]
+    return [_of_stage(corpus, name, made_by) for name in names for made_by in corpus.made_by(name).values()]
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """The objects of one source: how many it names, how many are complete, and how many failed, by stage and reason."""
+
+    objects: int
+    complete: int
+    failed: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """`objects` that the sources name, those of them that are `complete`, and how many lack what."""
+    """`objects` that the sources name, those of them that are `complete`, how many lack what, and the same per source."""
 
     objects: int
     complete: int
     lacking: dict[str, int]
+    sources: dict[str, SourceStatus]
 
 
 def completeness(corpus: Corpus) -> Completeness:
-    """How many objects have all there is to have: views, points, a kept caption, and embeddings of every teacher."""
+    """How many objects have all there is to have: pictures (views, or what a teacher said of them), points, a kept caption, and
+    embeddings of every teacher."""
 
     def column(table: str, name: str = "object_id", where: str | None = None) -> set[str]:
         dataset = corpus.open(table)
         return set() if dataset is None else set(dataset.to_table(columns=[name], filter=where)[name].to_pylist())
 
-    everything = column(OBJECTS.name) | column(FAILURES.name, where="stage = 'ingest'")
+    failures = corpus.open(FAILURES.name)
+    failed = [] if failures is None else failures.to_table(columns=["object_id", "stage", "reason"]).to_pylist()
     having = {"an asset": column(OBJECTS.name), "views": column(VIEWS.name), "points": column(POINTS.name)}
+    everything = having["an asset"] | {row["object_id"] for row in failed if row["stage"] == "ingest"}
     having["a kept caption"] = column(CAPTIONS.name, where="kept")
     captions = corpus.open(CAPTIONS.name)
     said = captions.to_table(columns=["object_id", "text_sha256"], filter="kept") if captions else None
     for name in corpus.tables():
         if name.startswith("image_embeddings/"):
             having[name] = column(name)
+            having["views"] |= having[name]  # an import brings embeddings of views that it does not have
         elif name.startswith("text_embeddings/") and said:
             embedded = pc.is_in(said["text_sha256"], pa.array(list(column(name, "text_sha256")), pa.string()))
             having[name] = set(said.filter(embedded)["object_id"].to_pylist())
     lacking = {what: len(everything - ids) for what, ids in having.items() if everything - ids}
-    return Completeness(len(everything), len(everything.intersection(*having.values())), lacking)
+    complete = everything.intersection(*having.values())
+    objects, whole = (Counter(id.partition("/")[0] for id in ids) for ids in (everything, complete))
+    reasons = Counter((row["object_id"].partition("/")[0], f"{row['stage']}: {row['reason']}") for row in failed)
+    sources = {
+        source: SourceStatus(
+            objects[source], whole[source], {why: count for (where, why), count in reasons.most_common() if where == source}
+        )
+        for source in sorted(objects)
+    }
+    return Completeness(len(everything), len(complete), lacking, sources)
 
 
-def _of_table(corpus: Corpus, name: str) -> StageStatus:
-    made_by = corpus.made_by(name)
-    stored = corpus.need(name).schema
-    state = State(corpus, Table(name, stored, tuple(json.loads(stored.metadata[b"key"]))), made_by)
+def _of_stage(corpus: Corpus, table: str, made_by: dict[str, Any]) -> StageStatus:
+    state = State(corpus, corpus.declared(table), made_by)
     todo = None
     if made_by["reads"]:
-        remaining = todo_of_table(corpus, {state.stage: state}, reads=made_by["reads"], per=made_by["per"], where=made_by["where"])
-        todo = len(remaining)
+        todo = len(todo_of_table(corpus, {state.stage: state}, reads=made_by["reads"], per=made_by["per"]))
     failures = corpus.need(FAILURES.name).to_table(columns=["reason"], filter=f"stage = {quote(state.stage)}")
     reasons = dict(Counter(failures["reason"].to_pylist()).most_common())
-    return StageStatus(state.stage, name, done=len(state.done), todo=todo, failed=sum(reasons.values()), reasons=reasons)
+    return StageStatus(state.stage, table, done=len(state.done), todo=todo, failed=sum(reasons.values()), reasons=reasons)

@@ -71,7 +71,7 @@ class Corpus:
         return sorted(path[len(root) + 1 :].removesuffix(".lance") for path in found)
 
     def create(self, table: Table, made_by: dict[str, Any] | None = None) -> lance.LanceDataset:
-        """The table, made empty if it is not there; `made_by` is stored in its schema metadata as JSON.
+        """The table, made empty if it is not there; `made_by`, how one stage makes it, is stored in its schema metadata as JSON.
 
         Raises CorpusError when the table on disk has other columns than this version of the code writes.
         """
@@ -85,16 +85,23 @@ class Corpus:
                 f"{self.uri(table.name)} was made with other columns ({', '.join(differing)}): "
                 "build into a new folder, or remove that table"
             )
-        if made_by is not None and self.made_by(table.name) != made_by:
-            dataset.update_schema_metadata({"made_by": json.dumps(made_by, sort_keys=True), "key": json.dumps(table.key)})
+        before = self.made_by(table.name)
+        if made_by is not None and before.get(made_by["stage"]) != made_by:
+            after = json.dumps(before | {made_by["stage"]: made_by}, sort_keys=True)
+            dataset.update_schema_metadata({"made_by": after, "key": json.dumps(table.key), "shared": json.dumps(table.shared)})
             dataset = self.need(table.name)
         return dataset
 
-    def made_by(self, table: str) -> dict[str, Any] | None:
-        """The settings that made a table, as `create` stored them."""
+    def made_by(self, table: str) -> dict[str, dict[str, Any]]:
+        """The settings that made a table, by stage, as `create` stored them."""
         dataset = self.open(table)
         stored = (dataset.schema.metadata or {}).get(b"made_by") if dataset else None
-        return json.loads(stored) if stored else None
+        return json.loads(stored) if stored else {}
+
+    def declared(self, table: str) -> Table:
+        """A table of this corpus as its own schema metadata describe it."""
+        schema = self.need(table).schema
+        return Table(table, schema, tuple(json.loads(schema.metadata[b"key"])), json.loads(schema.metadata[b"shared"]))
 
     def write(self, table: Table, rows: pa.Table) -> list[str]:
         """Rows as fragments that no reader can see yet: JSON for `append`. May be called by many workers at once."""

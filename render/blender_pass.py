@@ -10,7 +10,7 @@ from pipeline.points import sample_points
 from pipeline.stage import Made, ObjectError, Row, Stage, Task, Work, rng_for, settings_of
 from render.blender import Blender, BlenderSettings
 from render.cameras import RIGS, Camera
-from render.spec import Answer, Cycles, Pictures, Request, View
+from render.spec import AXES, Answer, Cycles, Pictures, Request, View
 from render.views import read_pictures, view_rows
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
 
@@ -24,8 +24,7 @@ class AssetStage:
     per: ClassVar[str] = "object_id"
     columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format")
     depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format")
-    where: ClassVar[str | None] = None
-    owns: ClassVar[str | None] = None
+    where: ClassVar[str] = f"asset_format IN ({', '.join(map(repr, AXES))})"
     batch: ClassVar[int] = 8
     cpus: ClassVar[float] = 1
     gpus: ClassVar[float] = 0

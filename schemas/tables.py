@@ -16,11 +16,16 @@ POINTS_PER_OBJECT = 10_000
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its name (also its path under the corpus' root), its columns, and the columns that make a row unique."""
+    """One table: its name (also its path under the corpus' root), its columns, and the columns that make a row unique.
+
+    `shared`: several stages may each have rows of the same object. In any other table an object's rows are one stage's, and another
+    stage leaves them alone.
+    """
 
     name: str
     schema: pa.Schema
     key: tuple[str, ...]
+    shared: bool = False
 
     @property
     def id_column(self) -> str:
@@ -34,6 +39,7 @@ def column(name: str, type: pa.DataType, doc: str, *, optional: bool = False) ->
 
 
 _OBJECT_ID = column("object_id", pa.string(), 'The object: "source/source_id".')
+_STAGE = column("stage", pa.string(), "The stage that made this row; it is the only one that replaces or removes it.")
 _STAGE_KEY = column(
     "stage_key",
     pa.string(),
@@ -45,18 +51,48 @@ OBJECTS = Table(
     pa.schema(
         [
             _OBJECT_ID,
+            _STAGE,
             _STAGE_KEY,
             column("source", pa.string(), "Name of the collection the object comes from."),
             column("source_id", pa.string(), "Id within the collection, in the collection's own spelling."),
             column("asset_uri", pa.string(), "Where the asset is: an absolute path or a URI."),
-            column("asset_format", pa.string(), "Lower-case format of the asset: glb, gltf, obj, ply, ..."),
-            column("asset_sha256", pa.string(), "SHA-256 of the asset's bytes, hexadecimal."),
+            column(
+                "asset_format",
+                pa.string(),
+                "Lower-case format of the asset: glb, gltf, obj, ...; photos: a folder of photos with a COLMAP model; pcd: a "
+                "point cloud; npy: what OpenShape made of an object.",
+            ),
+            column("asset_sha256", pa.string(), "SHA-256 of the asset's bytes, hexadecimal; of a folder, over its files."),
             column("asset_bytes", pa.int64(), "Size of the asset in bytes."),
+            column(
+                "companions",
+                pa.list_(
+                    pa.struct(
+                        [
+                            pa.field("role", pa.string(), nullable=False),
+                            pa.field("name", pa.string(), nullable=False),
+                            pa.field("uri", pa.string(), nullable=False),
+                        ]
+                    )
+                ),
+                "The other files that belong to the asset; nothing else is ever opened for it. Role `named`: the asset refers to it "
+                "by `name`; `texture`: the base colour of its materials that have none; `cloud`: the object's point cloud.",
+            ),
             column(
                 "companions_sha256",
                 pa.string(),
-                "SHA-256 over the files the asset refers to (buffers, material files, textures). Null: it stands alone.",
+                "SHA-256 over role, name and contents of the companions, hexadecimal. Null: the asset stands alone.",
                 optional=True,
+            ),
+            column(
+                "traits",
+                pa.list_(pa.string()),
+                "What the asset makes use of, sorted: draco, quantized, unlit, animated, skinned, several_scenes, ...",
+            ),
+            column(
+                "warnings",
+                pa.list_(pa.string()),
+                "What is wrong with the asset or its metadata and did not stop it, sorted: missing_texture, metadata_missing, ...",
             ),
             column("name", pa.string(), "Name as the collection gives it.", optional=True),
             column("categories", pa.list_(pa.string()), "Category names as the collection gives them; may be empty."),
@@ -77,8 +113,14 @@ VIEWS = Table(
         [
             _OBJECT_ID,
             column("view", pa.int32(), "Number of the view within the object, from 0."),
+            _STAGE,
             _STAGE_KEY,
-            column("image", pa.binary(), "Encoded picture (WebP lossless), sRGB with straight alpha; RGB is 0 where alpha is 0."),
+            column(
+                "image",
+                pa.binary(),
+                "Encoded picture, sRGB with straight alpha; RGB is 0 where alpha is 0. WebP: lossless for renders, quality 95 for "
+                "photos.",
+            ),
             column("width", pa.int32(), "Width of the image, pixels."),
             column("height", pa.int32(), "Height of the image, pixels."),
             column(
@@ -93,11 +135,22 @@ VIEWS = Table(
             ),
             column("kind", pa.string(), "rendered, photo or thumbnail."),
             column("rig", pa.string(), "Named and versioned set of cameras the view belongs to.", optional=True),
-            column("alpha_coverage", pa.float32(), "Share of the picture covered by the object: mean alpha, 0..1."),
-            column("border_coverage", pa.float32(), "Mean alpha over the outermost pixels, 0..1: above 0, the object is cut off."),
+            column(
+                "alpha_coverage",
+                pa.float32(),
+                "Share of the picture covered by the object: mean alpha, 0..1. Null: a photo without a mask, opaque all over.",
+                optional=True,
+            ),
+            column(
+                "border_coverage",
+                pa.float32(),
+                "Mean alpha over the outermost pixels, 0..1: above 0, the object is cut off. Null: as for alpha_coverage.",
+                optional=True,
+            ),
             column("dark_share", pa.float32(), "Share of the object's pixels with luminance below 5/255.", optional=True),
             column("bright_share", pa.float32(), "Share of the object's pixels with luminance above 250/255.", optional=True),
             column("luminance", pa.float32(), "Mean sRGB luminance of the object's pixels, 0..1.", optional=True),
+            column("file", pa.string(), "Name of the photo the view was made of. Null: it was rendered.", optional=True),
             column("missing_textures", pa.int32(), "Textures that the asset names and that could not be read.", optional=True),
             column("device", pa.string(), "What rendered the view: CPU, or the GPU backend and its name.", optional=True),
         ]
@@ -110,6 +163,7 @@ POINTS = Table(
     pa.schema(
         [
             _OBJECT_ID,
+            _STAGE,
             _STAGE_KEY,
             column(
                 "xyz",
@@ -128,9 +182,14 @@ POINTS = Table(
                 pa.list_(pa.float64(), 16),
                 "Row-major 4x4: coordinates of the asset's file to the canonical frame.",
             ),
-            column("vertices", pa.int64(), "Vertices of the mesh the points lie on, as rendered."),
-            column("faces", pa.int64(), "Triangles of the mesh the points lie on, as rendered."),
-            column("area", pa.float64(), "Surface area of that mesh in the canonical frame."),
+            column("vertices", pa.int64(), "Vertices of the mesh the points lie on, as rendered; of a point cloud, its points."),
+            column("faces", pa.int64(), "Triangles of the mesh the points lie on, as rendered; 0: a point cloud."),
+            column("area", pa.float64(), "Surface area of that mesh in the canonical frame. Null: a point cloud.", optional=True),
+            column(
+                "warnings",
+                pa.list_(pa.string()),
+                "What is odd about the shape, sorted: flat_geometry, tiny_mesh, far_from_origin, extreme_scale, outlier_geometry.",
+            ),
         ]
     ),
     key=("object_id",),
@@ -142,7 +201,8 @@ CAPTIONS = Table(
         [
             _OBJECT_ID,
             column("origin", pa.string(), "Where the caption comes from: metadata, cap3d, captioner, retrieved, ..."),
-            column("caption", pa.int32(), "Number of the caption within the object and origin, from 0."),
+            column("caption", pa.int32(), "Number of the caption within the object and stage, from 0."),
+            _STAGE,
             _STAGE_KEY,
             column("text", pa.string(), "The caption: one sentence or phrase about the object."),
             column("text_sha256", pa.string(), "SHA-256 of the text in UTF-8, hexadecimal: key into TEXT_EMBEDDINGS."),
@@ -152,7 +212,23 @@ CAPTIONS = Table(
             column("score", pa.float32(), "Cosine of caption and views under a teacher. Null: not measured.", optional=True),
         ]
     ),
-    key=("object_id", "origin", "caption"),
+    key=("object_id", "stage", "caption"),
+    shared=True,
+)
+
+SPLITS = Table(
+    "splits",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            _STAGE,
+            _STAGE_KEY,
+            column("split", pa.string(), "Name of the split, as it was imported: openshape-train, objaverse-lvis, ..."),
+            column("label", pa.string(), "What the list calls the object (its class, in an evaluation set).", optional=True),
+        ]
+    ),
+    key=("object_id", "split"),
+    shared=True,
 )
 
 FAILURES = Table(
@@ -179,11 +255,24 @@ def image_embeddings(teacher: str, dim: int) -> Table:
         pa.schema(
             [
                 _OBJECT_ID,
+                _STAGE,
                 _STAGE_KEY,
                 column(
                     "embedding",
                     pa.list_(pa.field("item", pa.list_(pa.float16(), dim), nullable=False)),
                     "The teacher's image embeddings, one per view in `view` order, unit length.",
+                ),
+                column(
+                    "lengths",
+                    pa.list_(pa.float32()),
+                    "Length of each embedding as the teacher gave it. Null: not kept.",
+                    optional=True,
+                ),
+                column(
+                    "thumbnail",
+                    pa.list_(pa.float16()),
+                    "Embedding of the collection's own picture of the object, unit length. Null: none.",
+                    optional=True,
                 ),
             ]
         ),
@@ -198,9 +287,17 @@ def text_embeddings(teacher: str, dim: int) -> Table:
         pa.schema(
             [
                 column("text_sha256", pa.string(), "SHA-256 of the text in UTF-8, hexadecimal."),
+                _STAGE,
                 _STAGE_KEY,
                 column("text", pa.string(), "The text."),
                 column("embedding", pa.list_(pa.float16(), dim), "The teacher's text embedding, unit length."),
+                column("length", pa.float32(), "Length of the embedding as the teacher gave it. Null: not kept.", optional=True),
+                column(
+                    "prompt_averaged",
+                    pa.list_(pa.float16()),
+                    "Mean of the embeddings of the text in ULIP's 64 prompts, brought to unit length. Null: not made.",
+                    optional=True,
+                ),
             ]
         ),
         key=("text_sha256",),

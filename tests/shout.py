@@ -13,6 +13,7 @@ def object_row(number: int, **changes) -> dict:
     """A row of OBJECTS that no asset stands behind."""
     return {
         "object_id": f"test/{number}",
+        "stage": "ingest",
         "stage_key": "k",
         "source": "test",
         "source_id": str(number),
@@ -20,6 +21,9 @@ def object_row(number: int, **changes) -> dict:
         "asset_format": "glb",
         "asset_sha256": f"{number:064x}",
         "asset_bytes": 1,
+        "companions": [],
+        "traits": [],
+        "warnings": [],
         "name": f"Thing {number}",
         "categories": [],
         "tags": [],
@@ -37,9 +41,7 @@ class Shout:
     per: ClassVar = "object_id"
     columns: ClassVar = ("object_id", "name")
     depends: ClassVar = ("name",)
-    where: ClassVar = None
     writes: ClassVar = CAPTIONS
-    owns: ClassVar = "origin = 'shout'"
     batch: ClassVar = 4
     cpus: ClassVar = 0.5
     gpus: ClassVar = 0
@@ -50,6 +52,11 @@ class Shout:
     breaks: tuple[str, ...] = ()
     cannot_start: str | None = None
     log: str | None = None  # a file that gets a line per object done
+    only: str | None = None
+
+    @property
+    def where(self) -> str | None:
+        return self.only
 
     def settings(self) -> dict:
         return {"mark": self.mark}

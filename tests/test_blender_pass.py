@@ -48,8 +48,8 @@ def test_one_pass_makes_whichever_stages_are_asked_for(work, good):
     made = work([task(good, "render", "points")])
     assert not made.failures
     assert {stage: len(rows) for stage, rows in made.rows.items()} == {"render": 12, "points": 1}
-    to_table(VIEWS, [row | {"stage_key": "k"} for row in made.rows["render"]])
-    to_table(POINTS, [row | {"stage_key": "k"} for row in made.rows["points"]])
+    to_table(VIEWS, [row | {"stage": "s", "stage_key": "k"} for row in made.rows["render"]])
+    to_table(POINTS, [row | {"stage": "s", "stage_key": "k"} for row in made.rows["points"]])
     assert set(work([task(good, "render")]).rows) == {"render"}
 
 

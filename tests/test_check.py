@@ -7,14 +7,16 @@ from schemas.check import SchemaError, to_table, violations
 from schemas.tables import CAPTIONS, OBJECTS, POINTS, VIEWS, image_embeddings, text_embeddings
 from shout import object_row
 
+MADE = {"stage": "s", "stage_key": "k"}
+
 
 def points_row(xyz, **changes):
-    row = {"object_id": "a/1", "stage_key": "k", "xyz": np.asarray(xyz, np.float16).reshape(-1), "rgb": None}
-    return row | {"canonical_from_asset": np.eye(4).reshape(-1), "vertices": 8, "faces": 12, "area": 1.0} | changes
+    row = {"object_id": "a/1", **MADE, "xyz": np.asarray(xyz, np.float16).reshape(-1), "rgb": None}
+    return row | {"canonical_from_asset": np.eye(4).reshape(-1), "vertices": 8, "faces": 12, "area": 1.0, "warnings": []} | changes
 
 
 def view_row(number=0, **changes):
-    row = {"object_id": "a/1", "stage_key": "k", "view": number, "image": b"x", "width": 224, "height": 224, "kind": "rendered"}
+    row = {"object_id": "a/1", **MADE, "view": number, "image": b"x", "width": 224, "height": 224, "kind": "rendered"}
     row |= {"intrinsics": [300.0, 300.0, 112.0, 112.0], "camera_to_world": np.eye(4).reshape(-1)}
     return row | {"alpha_coverage": 0.5, "border_coverage": 0.0} | changes
 
@@ -87,20 +89,18 @@ def test_embeddings_must_be_finite_and_of_unit_length(rng):
     table = image_embeddings("t", 8)
     unit = rng.normal(size=(3, 8))
     unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float16)
-    rows = [
-        {"object_id": f"a/{n}", "stage_key": "k", "embedding": list(value)} for n, value in enumerate([unit, unit * 0.9, unit[:0]])
-    ]
+    rows = [{"object_id": f"a/{n}", **MADE, "embedding": list(value)} for n, value in enumerate([unit, unit * 0.9, unit[:0]])]
     assert found(table, *rows) == [(1, "embedding"), (2, "embedding")]
     texts = text_embeddings("t", 8)
     bad = unit[1].copy()
     bad[0] = np.inf
-    rows = [{"text_sha256": str(n), "stage_key": "k", "text": "a", "embedding": value} for n, value in enumerate([unit[0], bad])]
+    rows = [{"text_sha256": str(n), **MADE, "text": "a", "embedding": value} for n, value in enumerate([unit[0], bad])]
     assert found(texts, *rows) == [(1, "embedding")]
 
 
 def test_a_caption_is_kept_or_dropped_for_a_reason():
     def row(number, **changes):
-        text = {"object_id": "a/1", "stage_key": "k", "origin": "o", "caption": number, "text": "a cup", "model": "m", "kept": True}
+        text = {"object_id": "a/1", **MADE, "origin": "o", "caption": number, "text": "a cup", "model": "m", "kept": True}
         return text | {"text_sha256": hashlib.sha256(b"a cup").hexdigest()} | changes
 
     dropped = row(2, kept=False, dropped_because="hash")

@@ -60,7 +60,7 @@ def test_an_object_has_the_same_embeddings_whoever_is_in_its_batch(embed, rng):
 
 def test_rows_fit_their_table_and_have_unit_length(embed, rng):
     made = embed([views("a/1", 3, rng), views("a/2", 2, rng)])
-    table = to_table(IMAGES.writes, [row | {"stage_key": "k"} for row in made.rows[IMAGES.name]])
+    table = to_table(IMAGES.writes, [row | {"stage": "s", "stage_key": "k"} for row in made.rows[IMAGES.name]])
     assert not list(violations(IMAGES.writes, table))
     assert np.concatenate(list(vectors(made).values())).dtype == np.float16
 
@@ -139,6 +139,7 @@ def put(corpus: Corpus, table, rows: list[dict]) -> None:
 
 def view_row(row: dict) -> dict:
     return row | {
+        "stage": "s",
         "stage_key": "k",
         "width": 64,
         "height": 64,
@@ -161,6 +162,7 @@ def caption_row(id: str, text: str, kept: bool) -> dict:
         "object_id": id,
         "origin": "metadata",
         "caption": 0,
+        "stage": "s",
         "stage_key": "k",
         "text": text,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(),

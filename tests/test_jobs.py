@@ -139,4 +139,4 @@ def test_a_settings_file_changes_a_stage_and_a_wrong_one_is_refused(source, tmp_
     assert main(["render", root, "--settings", str(good)]) == 0
     views = Corpus(root).need("views").to_table(columns=["width", "height"]).to_pylist()
     assert views == [{"width": 64, "height": 64}] * 12
-    assert Corpus(root).made_by("views")["settings"]["width"] == 64
+    assert Corpus(root).made_by("views")["render"]["settings"]["width"] == 64

@@ -113,7 +113,7 @@ def test_a_description_is_read_without_its_markup(description, sentences):
 
 
 def test_rows_keep_the_promises_of_their_table():
-    rows = [row | {"stage_key": "k"} for row in rows_of(**CASTLE)]
+    rows = [row | {"stage": "s", "stage_key": "k"} for row in rows_of(**CASTLE)]
     assert not violations(CAPTIONS, to_table(CAPTIONS, rows))
     assert [row["caption"] for row in rows] == list(range(len(rows)))
     assert [row["kept"] for row in rows] == sorted((row["kept"] for row in rows), reverse=True)

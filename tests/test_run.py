@@ -1,14 +1,16 @@
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import here, run
-from pipeline.stage import Single
+from pipeline.stage import Made, Single
+from pipeline.status import status
 from pipeline.store import Corpus, CorpusError
 from schemas.check import to_table
-from schemas.tables import OBJECTS
+from schemas.tables import CAPTIONS, OBJECTS
 from shout import Shout, object_row, texts
 
 
@@ -148,3 +150,76 @@ def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, monkeypatc
     assert len(texts(corpus)) == 8  # `texts` asserts that no object is there twice
     [summary] = run(corpus, Single(Shout()))
     assert (summary.done, len(texts(corpus))) == (12, 20)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whisper(Shout):
+    """Another stage with captions of its own."""
+
+    name: ClassVar = "whisper"
+
+
+def test_stages_of_one_shared_table_leave_each_others_rows_alone(corpus):
+    run(corpus, Single(Shout()))
+    run(corpus, Single(Whisper(mark="...")))
+    run(corpus, Single(Shout(mark="?")))
+    rows = corpus.need("captions").to_table().to_pylist()
+    assert sorted((row["stage"], row["text"][-1]) for row in rows) == [("shout", "?")] * 20 + [("whisper", ".")] * 20
+    assert set(corpus.made_by("captions")) == {"shout", "whisper"}
+    assert [(s.stage, s.done, s.todo) for s in status(corpus) if s.table == "captions"] == [("shout", 20, 0), ("whisper", 20, 0)]
+
+
+def test_in_any_other_table_an_object_is_the_stages_that_was_first(corpus, monkeypatch):
+    alone = dataclasses.replace(CAPTIONS, shared=False)
+    monkeypatch.setattr(Shout, "writes", alone)
+    monkeypatch.setattr(Whisper, "writes", alone)
+    run(corpus, Single(Shout(only="name <> 'Thing 3'")))
+    [summary] = run(corpus, Single(Whisper()))
+    assert (summary.done, summary.skipped) == (1, 19)
+    assert texts(corpus) == {f"test/{n}": f"THING {n}!" for n in range(20)}
+    [summary] = run(corpus, Single(Whisper()))
+    assert (summary.done, summary.skipped) == (0, 20)
+
+
+def test_a_condition_says_which_rows_of_the_input_count(corpus):
+    run(corpus, Single(Shout()))
+    run(corpus, Single(Shout(only="name IN ('Thing 3', 'Thing 4')")))
+    assert texts(corpus) == {"test/3": "THING 3!", "test/4": "THING 4!"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Both:
+    """Two stages in one pass, each with a condition of its own."""
+
+    stages: tuple
+
+    def start(self):
+        works = [stage.start() for stage in self.stages]
+
+        def work(tasks):
+            made = Made()
+            for stage, one in zip(self.stages, works, strict=True):
+                part = one([task for task in tasks if stage.name in task.keys])
+                made.rows |= part.rows
+            return made
+
+        return work
+
+
+def test_stages_of_one_pass_may_want_different_objects(corpus):
+    stages = (Shout(only="name IN ('Thing 1', 'Thing 2')"), Whisper(only="name IN ('Thing 2', 'Thing 3')"))
+    run(corpus, Both(stages))
+    rows = corpus.need("captions").to_table().to_pylist()
+    made = {(row["object_id"], row["stage"]) for row in rows}
+    assert made == {("test/1", "shout"), ("test/2", "shout"), ("test/2", "whisper"), ("test/3", "whisper")}
+    assert [summary.done for summary in run(corpus, Both(stages))] == [0, 0]
+
+
+def test_records_that_are_the_whole_take_the_rest_away_and_others_do_not(tmp_path):
+    corpus, stage = Corpus.at(str(tmp_path / "c")), Shout()
+    records = [{"object_id": f"test/{n}", "name": f"Thing {n}"} for n in range(5)]
+    run(corpus, Single(stage), records=records)
+    run(corpus, Single(stage), records=records[:3])
+    assert len(texts(corpus)) == 5
+    run(corpus, Single(stage), records=records[:3], whole=True)
+    assert sorted(texts(corpus)) == ["test/0", "test/1", "test/2"]

@@ -36,7 +36,14 @@ def test_the_meaning_of_every_column_is_stored_in_the_data(corpus):
 
 def test_the_settings_that_made_a_table_are_stored_with_it_and_columns_keep_their_docs(corpus):
     corpus.create(OBJECTS, {"stage": "ingest", "settings": {"a": 1}})
-    assert corpus.made_by("objects") == {"stage": "ingest", "settings": {"a": 1}}
+    corpus.create(OBJECTS, {"stage": "import", "settings": {}})
+    corpus.create(OBJECTS, {"stage": "ingest", "settings": {"a": 2}})
+    assert corpus.made_by("objects") == {
+        "ingest": {"stage": "ingest", "settings": {"a": 2}},
+        "import": {"stage": "import", "settings": {}},
+    }
+    declared = corpus.declared("objects")
+    assert (declared.key, declared.shared) == (OBJECTS.key, OBJECTS.shared)
     assert len(ids(corpus)) == 20
     assert b"doc" in corpus.need("objects").schema.field("name").metadata
 

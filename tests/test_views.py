@@ -26,7 +26,7 @@ def rows_of(pictures):
 
 def test_rows_fit_the_table_and_carry_each_views_own_camera(rng):
     rows = rows_of([noise(rng) for _ in CAMERAS])
-    table = to_table(VIEWS, [row | {"stage_key": "k"} for row in rows])
+    table = to_table(VIEWS, [row | {"stage": "s", "stage_key": "k"} for row in rows])
     assert table["view"].to_pylist() == list(range(12))
     for row, camera in zip(table.to_pylist(), CAMERAS, strict=True):
         assert (row["width"], row["height"], row["kind"], row["rig"]) == (16, 12, "rendered", "openshape-12@1")

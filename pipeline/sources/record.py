@@ -35,10 +35,18 @@ def record(
     split: str | None = None,
     thumbnail_uri: str | None = None,
     unusable: tuple[str, str] | None = None,
+    asset_format: str | None = None,
+    home: str | None = None,
+    texture: str | None = None,
+    cloud: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> Row:
-    """A record: the columns of OBJECTS that need no look into the asset, and two more.
+    """A record: the columns of OBJECTS that need no look into the asset, and a few more.
 
-    `asset_stamp` changes when the asset does (`pipeline.asset.stamp_of`); None: the asset is not there.
+    `asset_stamp` changes when the asset or what belongs to it does (`pipeline.asset.stamp_of`); None: the asset is not there.
+    `asset_format`: None: what the asset's name says. `home`: the folder, the asset's own or one above it, inside which its
+    references may lead; None: the asset's own. `texture`: a picture that is the base colour of materials that have none. `cloud`:
+    the collection's own point cloud of the object. `warnings`: short names of what is wrong with the metadata.
     `unusable`: reason and message, when the collection itself says that the object cannot be used.
     Blank texts become None.
     """
@@ -47,7 +55,7 @@ def record(
         "source": source,
         "source_id": _utf8(source_id),
         "asset_uri": _utf8(asset_uri),
-        "asset_format": format_of(asset_uri),
+        "asset_format": asset_format or format_of(asset_uri),
         "name": _text(name),
         "categories": [_utf8(category) for category in categories],
         "tags": [_utf8(tag) for tag in tags],
@@ -58,6 +66,10 @@ def record(
         "thumbnail_uri": thumbnail_uri,
         "asset_stamp": asset_stamp,
         "unusable": list(unusable) if unusable else None,
+        "home": home,
+        "texture": texture,
+        "cloud": cloud,
+        "warnings": sorted(set(warnings)),
     }
 
 

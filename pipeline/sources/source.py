@@ -3,8 +3,9 @@
 A new collection is one more file here and one more line in `KINDS`.
 """
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.asset import absolute
 from pipeline.sources.folder import Folder
@@ -19,6 +20,8 @@ class Source(Protocol):
 
     name    first part of its objects' ids
     root    absolute path or URI of the collection
+
+    Further fields, with defaults, are its options: `[sources.NAME]` in a settings file.
     """
 
     name: str
@@ -29,15 +32,20 @@ class Source(Protocol):
         ...
 
 
-def source_from(text: str) -> Source:
+def source_from(text: str, options: dict[str, dict[str, Any]] | None = None) -> Source:
     """The source a command line asks for: `NAME=PATH`, NAME a kind of collection, or `NAME:KIND=PATH` with a name of your own.
 
     `folder=~/chairs` and `chairs:folder=~/chairs` are the same files; the ids of their objects begin with `folder/` and `chairs/`.
-    Raises ValueError for a text of another form, an unknown kind or a place of another layout; FileNotFoundError for no such place.
+    A kind may be spelt with or without hyphens and capitals: 3D-FUTURE, 3dfuture. `options`: per name of a source the values of its
+    further fields.
+
+    Raises ValueError for a text of another form, an unknown kind or option, or a place of another layout; FileNotFoundError for no
+    such place.
     """
     names, equals, place = text.partition("=")
     name, colon, kind = names.partition(":")
-    kind, kinds = kind if colon else name, ", ".join(KINDS)
+    kind, kinds = _KIND_BY_SPELLING.get(_spelt(kind if colon else name), kind if colon else name), ", ".join(KINDS)
+    name = name if colon else kind
     if not (equals and name and place):
         raise ValueError(
             f"source {text!r} has the wrong form: write NAME=PATH with NAME one of {kinds}; "
@@ -47,4 +55,16 @@ def source_from(text: str) -> Source:
         raise ValueError(f"source {text!r} names the unknown kind of collection {kind!r}: there are {kinds}")
     if "/" in name:
         raise ValueError(f"source {text!r} has the name {name!r}: a name may not hold a slash, since object ids are NAME/ID")
-    return KINDS[kind](name=name, root=absolute(place))
+    given = (options or {}).get(name, {})
+    known = [field.name for field in dataclasses.fields(KINDS[kind]) if field.name not in ("name", "root")]
+    if unknown := given.keys() - set(known):
+        has = f"it has: {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"source {name!r} ({kind}) has no option {', '.join(map(repr, sorted(unknown)))}; {has}")
+    return KINDS[kind](name=name, root=absolute(place), **given)
+
+
+def _spelt(kind: str) -> str:
+    return "".join(letter for letter in kind.lower() if letter.isalnum())
+
+
+_KIND_BY_SPELLING = {_spelt(kind): kind for kind in KINDS}
