@@ -75,7 +75,7 @@ OBJECTS = Table(
                         ]
                     )
                 ),
-                "The other files that belong to the asset; nothing else is ever opened for it. Role `named`: the asset refers to it "
+                "The other files of the asset; nothing else is ever opened for it. Role `named`: the asset refers to it "
                 "by `name`; `texture`: the base colour of its materials that have none; `cloud`: the object's point cloud.",
             ),
             column(
