@@ -11,6 +11,7 @@ from captions.metadata import CaptionMetadata
 from jobs.arguments import Sources
 from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
+from jobs.status import source_lines
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
 from pipeline.preflight import Limits
@@ -39,6 +40,8 @@ def main(job: Job) -> int:
     say(job, f"corpus       {job.corpus.root}\nworkers      {job.workers or 'in this process'}\nteacher      {job.teacher}")
     summaries = carry_out(job, steps)
     whole = completeness(job.corpus)
+    if len(whole.sources) > 1:
+        say(job, "\n".join(["", *source_lines(whole), ""]))
     return finish(job, summaries, began, complete=f"{whole.complete:,} of {whole.objects:,} objects")
 
 

@@ -31,11 +31,23 @@ def main(job: Job) -> int:
     return 0
 
 
+def source_lines(whole: Completeness) -> list[str]:
+    """A line per source, and below it what failed, by stage and reason, and what the warnings are."""
+    width = max([len(source) for source in whole.sources], default=6)
+    lines = [f"{'source':<{width}} {'objects':>9} {'complete':>9} {'failed':>9}"]
+    for source, found in whole.sources.items():
+        lines.append(f"{source:<{width}} {found.objects:>9,} {found.complete:>9,} {sum(found.failed.values()):>9,}")
+        lines += [f"{'':<{width}} {'':>9} {'':>9} {count:>9,} × {why}" for why, count in found.failed.items()]
+        lines += [f"{'':<{width}} {'':>9} {'':>9} {count:>9,} warned: {warning}" for warning, count in found.warnings.items()]
+    return lines
+
+
 def page(root: str, stages: list[StageStatus], whole: Completeness) -> str:
     """The status page: a line per stage, its failures by reason below it."""
     share = f" ({whole.complete / whole.objects:.1%})" if whole.objects else ""
     lines = [f"{root}: {whole.complete:,} of {whole.objects:,} objects are complete{share}"]
     lines += [f"  {count:,} lack {what}" for what, count in whole.lacking.items()] + [""]
+    lines += [*source_lines(whole), ""]
     width = max([len(stage.stage) for stage in stages], default=5)
     lines.append(f"{'stage':<{width}} {'done':>9} {'to do':>9} {'failed':>9}   table")
     for stage in stages:

@@ -37,11 +37,13 @@ def status(corpus: Corpus) -> list[StageStatus]:
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """The objects of one source: how many it names, how many are complete, and how many failed, by stage and reason."""
+    """The objects of one source: how many it names, how many are complete, how many failed, by stage and reason, and how many have
+    which warning."""
 
     objects: int
     complete: int
     failed: dict[str, int]
+    warnings: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def completeness(corpus: Corpus) -> Completeness:
 
     failures = corpus.open(FAILURES.name)
     failed = [] if failures is None else failures.to_table(columns=["object_id", "stage", "reason"]).to_pylist()
+    objects = corpus.open(OBJECTS.name)
+    warned = [] if objects is None else objects.to_table(columns=["source", "warnings"]).to_pylist()
     having = {"an asset": column(OBJECTS.name), "views": column(VIEWS.name), "points": column(POINTS.name)}
     everything = having["an asset"] | {row["object_id"] for row in failed if row["stage"] == "ingest"}
     having["a kept caption"] = column(CAPTIONS.name, where="kept")
@@ -78,15 +82,18 @@ def completeness(corpus: Corpus) -> Completeness:
             having[name] = set(said.filter(embedded)["object_id"].to_pylist())
     lacking = {what: len(everything - ids) for what, ids in having.items() if everything - ids}
     complete = everything.intersection(*having.values())
-    objects, whole = (Counter(id.partition("/")[0] for id in ids) for ids in (everything, complete))
+    named, whole = (Counter(id.partition("/")[0] for id in ids) for ids in (everything, complete))
     reasons = Counter((row["object_id"].partition("/")[0], f"{row['stage']}: {row['reason']}") for row in failed)
+    warnings = Counter((row["source"], warning) for row in warned for warning in row["warnings"])
     sources = {
-        source: SourceStatus(
-            objects[source], whole[source], {why: count for (where, why), count in reasons.most_common() if where == source}
-        )
-        for source in sorted(objects)
+        source: SourceStatus(named[source], whole[source], failed=_of(source, reasons), warnings=_of(source, warnings))
+        for source in sorted(named)
     }
     return Completeness(len(everything), len(complete), lacking, sources)
+
+
+def _of(source: str, counts: Counter[tuple[str, str]]) -> dict[str, int]:
+    return {what: count for (where, what), count in counts.most_common() if where == source}
 
 
 def _of_stage(corpus: Corpus, table: str, made_by: dict[str, Any]) -> StageStatus:
