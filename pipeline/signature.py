@@ -1,0 +1,40 @@
+"""What a file is by its first bytes, in words: for the message about a file that is not what its name says."""
+
+import re
+
+HEAD_BYTES = 4096  # how much of a file `what_it_is` wants to see
+
+_MAGIC = (
+    (b"version https://git-lfs", "a Git LFS pointer and not yet the asset: fetch it with `git lfs pull`"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
+    (b"%PDF", "a PDF document"),
+    (b"BLENDER", "a Blender file"),
+    (b"glTF", "a binary glTF"),
+    (b"ply", "a PLY mesh"),
+    (b"Kaydara FBX Binary", "an FBX file"),
+    (b"; FBX", "an FBX text"),
+    (b"PXR-USDC", "a USD crate"),
+    (b"#usda", "a USD text"),
+    (b"Ogawa", "an Alembic file"),
+    (b"\x89HDF", "an HDF5 (old Alembic) file"),
+)
+_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_OBJ = re.compile(rb"(?:[ \t]*(?:#[^\n]*)?\r?\n)*(?:v[ \t]+[-+.\d]+[ \t]+[-+.\d]|(?:mtllib|usemtl|vn|vt|o|g)[ \t]+\S)")
+
+
+def what_it_is(head: bytes) -> str | None:
+    """What a file that begins like this is, as the end of a sentence ("it is ..."). None: nothing that is known here."""
+    for magic, words in _MAGIC:
+        if head.startswith(magic):
+            return words
+    if _HTML.match(head):
+        return "an HTML page, such as a failed download leaves: download it again"
+    if _OBJ.match(head):
+        return "an OBJ text"
+    return "an XML text" if head.lstrip().startswith(b"<?xml") else None
