@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote
 
 import fsspec
+
+from pipeline.cache import stamp_of
 
 # The formats whose references to other files are followed. Collada, FBX and USD may have textures of their own beside them; those
 # count as no companions here.
@@ -29,17 +30,6 @@ def absolute(place: str) -> str:
 def format_of(place: str) -> str:
     """The format of an asset by its name: lower-case extension without the dot."""
     return os.path.splitext(place)[1][1:].lower()
-
-
-def stamp_of(about: os.stat_result | dict[str, Any]) -> str:
-    """A cheap fingerprint of a file's state: its size, and when it was changed (mtime, in nanoseconds) or its store's etag.
-
-    `about`: what the file system says of the file; a dictionary is what fsspec's `info` gives.
-    """
-    if isinstance(about, os.stat_result):
-        return f"{about.st_size}-{about.st_mtime_ns}"
-    marks = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
-    return f"{about['size']}-{next((about[mark] for mark in marks if about.get(mark)), '')}"
 
 
 def stamps_in(folder: str) -> dict[str, str]:

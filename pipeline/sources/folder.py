@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 import fsspec
 
-from pipeline.asset import format_of, stamp_of
+from pipeline.asset import format_of
+from pipeline.cache import stamp_of
 from pipeline.sources.record import record
 from pipeline.stage import Row
 
