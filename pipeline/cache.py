@@ -3,8 +3,8 @@
 TRICORPUS_CACHE     its folder (default ~/.cache/tricorpus/assets)
 TRICORPUS_CACHE_GB  how large it may grow (default 20)
 
-A file of the cache is locked (flock, shared) while it is in use; what is locked is never removed. Its name is a hash of the URI and of
-the state of what lies there, so that a changed asset is another file.
+A file of the cache is locked (flock, shared) while it is in use; what is locked is never removed. Its name is a hash of the URI and
+of the state of what lies there, so that a changed asset is another file.
 """
 
 import errno
