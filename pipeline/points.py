@@ -7,6 +7,7 @@ import trimesh
 from jaxtyping import Float, Int, UInt8
 
 from pipeline.mesh import Mesh, Paint
+from pipeline.shape import warnings
 from pipeline.stage import ObjectError
 
 # So many points come first, each the farthest from all before it: every prefix of them covers the object as evenly as it can.
@@ -38,7 +39,7 @@ def sample_points(mesh: Mesh, count: int, rng: np.random.Generator) -> dict[str,
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
         "area": float(area.sum()),
-        "warnings": [],
+        "warnings": warnings(mesh),
     }
 
 
