@@ -93,10 +93,12 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of a job. `records`: its input, when that is no table; `embeds`: it is done by the embedding workers."""
+    """One pass of a job. `records`: its input, when that is no table; `whole`: they are all there are, so that rows of other ids go;
+    `embeds`: it is done by the embedding workers."""
 
     work: Pass
     records: Iterable[Row] | None = None
+    whole: bool = False
     embeds: bool = False
 
 
@@ -115,7 +117,7 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
                 def watch(total: int, counts: dict[str, int], bar=bar) -> None:
                     bar.update(done=counts["done"], failed=counts["failed"], total=total)
 
-                made = run(running.corpus, work, where=where, workers=workers, records=step.records, watch=watch)
+                made = run(running.corpus, work, where=where, workers=workers, records=step.records, whole=step.whole, watch=watch)
             summaries += made
             for summary in made:
                 say(running, summary_line(summary))

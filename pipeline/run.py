@@ -204,7 +204,7 @@ def run(
         states[stage.name] = State(corpus, stage.writes, how)
     if records is not None:
         seen: set[str] = set()
-        todo = todo_of_records(states, records, seen)
+        todo = todo_of_records(states, records, seen, per=work_pass.stages[0].per)
         for stage in work_pass.stages if whole else ():
             forget_all_but(corpus, stage, states[stage.name], seen)
     else:
@@ -326,22 +326,25 @@ def todo_of_table(corpus: Corpus, states: dict[str, State], *, reads: str, per: 
     )
 
 
-def todo_of_records(states: dict[str, State], records: Iterable[Row], seen: set[str]) -> Todo:
-    """What the stages still need of input rows that are in no table (the records of a source). The ids go into `seen`."""
-    found: list[tuple[str, dict[str, str | None], str]] = []
+def todo_of_records(states: dict[str, State], records: Iterable[Row], seen: set[str], *, per: str = "object_id") -> Todo:
+    """What the stages still need of input rows that are in no table (the records of a source). The ids go into `seen`.
+
+    Records may say `beside`: those with the same value come one after the other, as a file that several need is then read once.
+    """
+    found: list[tuple[str, dict[str, str | None], str, str]] = []
     for record in records:
-        id = record["object_id"]
+        id = record[per]
         if id in seen:
             raise CorpusError(f"two records have the id {id!r}: give the sources different names (--source NAME:KIND=PATH)")
         seen.add(id)
         keys = {name: state.key_if_needed(id, [record]) for name, state in states.items()}
         if any(keys.values()):
-            found.append((id, keys, json.dumps(record, ensure_ascii=False)))
-    found.sort(key=lambda task: _shuffled(task[0]))
+            found.append((id, keys, json.dumps(record, ensure_ascii=False), record.get("beside", id)))
+    found.sort(key=lambda task: (_shuffled(task[3]), task[0]))
     return Todo(
-        ids=[id for id, _, _ in found],
-        keys={name: [keys[name] for _, keys, _ in found] for name in states},
-        records=[record for _, _, record in found],
+        ids=[id for id, _, _, _ in found],
+        keys={name: [keys[name] for _, keys, _, _ in found] for name in states},
+        records=[record for _, _, record, _ in found],
     )
 
 
