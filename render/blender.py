@@ -5,6 +5,7 @@ with Blender(BlenderSettings(threads=2)) as blender:
 """
 
 import fcntl
+import importlib.util
 import os
 import select
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.stage import ObjectError
+from render.confine import command
 from render.spec import Answer, Request
 
 WORKER = Path(__file__).with_name("blender_worker.py")
@@ -30,6 +32,7 @@ WATCH_SECONDS = 0.2  # how often its memory is looked at
 LOG_TAIL_LINES = 50
 TRIES = 3
 ROOM_BYTES = 1 << 30  # a mesh with many large textures takes hundreds of megabytes
+FILE_BYTES = 4 << 30  # the most that one file of Blender's may hold: 20 million triangles with all their layers
 NEW_FOLDER_SECONDS = 60  # so long a folder without an owner may be about to get one
 
 
@@ -40,8 +43,9 @@ class BlenderSettings:
     executable: str | None = None  # a Blender to run instead of the bpy package
     threads: int = 2  # rendering threads of one Blender
     timeout_s: float = 300.0  # wall clock for one object
-    memory_mb: int = 8192  # resident memory at which an object is given up; half of it, and Blender is started anew
+    memory_mb: int = 8192  # memory and files at which an object is given up; half as much memory, and Blender is started anew
     recycle_after: int = 200  # objects after which Blender is started anew: its memory grows
+    confine: bool = False  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
 
 
 class _Lost(Exception):
@@ -138,11 +142,9 @@ class Blender:
                     raise RuntimeError(f"Blender ({blender}) does not start: {error}\n{log_tail}") from None
 
     def _start_once(self) -> None:
-        executable = self.settings.executable
-        options = [executable, "--background", "--factory-startup", "--python"] if executable else [sys.executable]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [*options, str(WORKER)],
+                self._command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -154,10 +156,31 @@ class Blender:
         while not self._line(START_SECONDS).startswith("{"):
             pass  # a Blender executable greets before it runs our program
 
+    def _command(self) -> list[str]:
+        """What runs the worker, confined: of all files of the user's it reads only what lies in this one's own folder."""
+        program, home = [sys.executable], importlib.util.find_spec("bpy")
+        home = str(Path(home.origin).parent) if home else sys.prefix
+        if self.settings.executable:
+            executable = shutil.which(self.settings.executable)
+            if executable is None:
+                raise FileNotFoundError("there is no such program")
+            program, home = [executable, "--background", "--factory-startup", "--python"], str(Path(executable).resolve().parent)
+        libraries = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
+        cuda = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+        return command(
+            [*program, str(WORKER)],
+            readable=[sys.prefix, sys.base_prefix, home, str(WORKER.parent), *libraries, *cuda],
+            listable=[str(WORKER.parent.parent)],  # Python looks there for the package `render`
+            writable=[self._folder.name],
+            file_bytes=FILE_BYTES,
+            confine=self.settings.confine,
+        )
+
     def _environment(self) -> dict[str, str]:
         """Blender has its own threads, numpy inside it needs none; no settings or add-ons of the user's; no litter elsewhere."""
         folder = self._folder.name
-        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLENDER_USER_RESOURCES": folder, "TMPDIR": folder}
+        places = ("BLENDER_USER_RESOURCES", "TMPDIR", "XDG_CACHE_HOME", "CUDA_CACHE_PATH", "OPTIX_CACHE_PATH")
+        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | dict.fromkeys(places, folder)
 
     def _line(self, seconds: float) -> str:
         """The next line that Blender writes. Raises _Lost when it ends, says nothing for so long, or takes too much memory."""
@@ -171,16 +194,24 @@ class Blender:
                 if not read:
                     raise _Lost("blender_crashed", f"Blender ended ({self._end()}) in the middle of its work")
                 self._unread += read
-            elif self._memory_mb() > self.settings.memory_mb:
-                raise _Lost("out_of_memory", f"Blender took more than {self.settings.memory_mb} MB of memory")
+            elif self._memory_mb() + self._files_mb() > self.settings.memory_mb:
+                raise _Lost("out_of_memory", f"Blender took more than {self.settings.memory_mb} MB of memory and files")
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
 
     def _memory_mb(self) -> float:
-        try:
-            return psutil.Process(self._process.pid).memory_info().rss / 2**20
-        except psutil.NoSuchProcess:
-            return 0.0
+        return _resident_bytes(self._process.pid) / 2**20
+
+    def _files_mb(self) -> float:
+        """What lies in this one's folder, which is memory too where that is on the memory disk."""
+        blocks = 0
+        for folder, _, names in os.walk(self._folder.name):
+            for name in names:
+                try:
+                    blocks += os.lstat(os.path.join(folder, name)).st_blocks
+                except FileNotFoundError:  # gone since it was listed
+                    pass
+        return blocks * 512 / 2**20
 
     def _end(self) -> str:
         """How the process ended, in words."""
@@ -207,6 +238,15 @@ class Blender:
 
     def _log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def _resident_bytes(pid: int) -> int:
+    """Memory of a process and of what it started. From its own entries in /proc: the whole list takes long on a large machine."""
+    try:
+        children = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+        return psutil.Process(pid).memory_info().rss + sum(map(_resident_bytes, children))
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _results_root() -> Path:

@@ -25,6 +25,7 @@ def load(path: Path, format: str) -> None:
         raise AssetError("unsupported_format", f"format {format} is not supported; these are: {', '.join(AXES)}")
     preflight.check_file(path)
     IMPORTERS[format](path)
+    _forget_files_outside(path.parent)
     _hide_what_is_not_shown()
     _show_vertex_colors()
 
@@ -150,6 +151,19 @@ IMPORTERS = {
     "off": _through_trimesh,
     "3mf": _through_trimesh,
 }
+
+
+def _forget_files_outside(folder: Path) -> None:
+    """What lies outside the asset's folder is missing, before anything reads it. (render/confine.py keeps it from being read at
+    all; this is for kernels that cannot.)"""
+    for image in bpy.data.images:
+        if not image.packed_file and image.filepath and _is_outside(image, folder):
+            image.filepath = ""  # Blender lets go of its pixels with that
+    bpy.data.batch_remove([*bpy.data.libraries, *(volume for volume in bpy.data.volumes if _is_outside(volume, folder))])
+
+
+def _is_outside(data: bpy.types.Image | bpy.types.Volume, folder: Path) -> bool:
+    return not Path(bpy.path.abspath(data.filepath)).resolve().is_relative_to(folder.resolve())
 
 
 def _hide(item) -> None:

@@ -13,9 +13,16 @@ import bpy
 import numpy as np
 
 from render.blender_paints import MISSING, Materials, Picture, readable
+from render.spec import AssetError
 
 # A texture is stored with at most this many pixels a side: finer detail than 10,000 points, or views of 224 pixels, can show.
 MAX_IMAGE_SIDE = 2048
+
+MOST_FACES = 20_000_000  # as in pipeline.limits; here they count as rendered, with what modifiers and instances make
+
+# Heights of triangles, in the canonical frame: below the first all of it is the rounding of float32, the second is a pixel's size.
+THINNEST, THICK = 5e-7, 0.01
+BLOCK = 1 << 16  # triangles looked at together
 
 
 @dataclass
@@ -51,10 +58,14 @@ class _Part:
 
 
 def collect(depsgraph: bpy.types.Depsgraph) -> Collected:
-    """All surfaces of the scene that a render shows: evaluated, with instances, triangulated, and their materials' paints."""
+    """All surfaces of the scene that a render shows: evaluated, with instances, triangulated, and their materials' paints.
+
+    Raises AssetError("too_many_faces").
+    """
     materials = Materials()
     parts: dict[tuple, _Part] = {}
     placed: list[tuple[_Part, np.ndarray]] = []
+    count = 0
     for instance in depsgraph.object_instances:
         shown = instance.object
         # The surface of a curve, text or metaball comes a second time, as an instance that is a mesh.
@@ -67,7 +78,28 @@ def collect(depsgraph: bpy.types.Depsgraph) -> Collected:
             parts[key] = _read(mesh, slots, materials)
         if len(parts[key].faces):
             placed.append((parts[key], np.array(instance.matrix_world, dtype=np.float64)))
+        count += len(parts[key].faces)
+        if count > MOST_FACES:
+            raise AssetError("too_many_faces", f"with all its instances the asset shows more than {MOST_FACES:,} triangles")
     return _joined(placed, materials)
+
+
+def thickest(collected: Collected, canonical_from_blender: np.ndarray) -> float:
+    """The height of the thickest triangle in the canonical frame; it is looked for until one has THICK.
+
+    Raises AssetError("no_area") when all of them are slivers that only rounding keeps from being lines.
+    """
+    scale, found = np.linalg.norm(canonical_from_blender[0, :3]), 0.0
+    for start in range(0, len(collected.faces), BLOCK):
+        a, b, c = (collected.vertices[collected.faces[start : start + BLOCK, corner]] * scale for corner in range(3))
+        longest = np.max([np.linalg.norm(side, axis=1) for side in (b - a, c - b, a - c)], axis=0)
+        height = np.divide(np.linalg.norm(np.cross(b - a, c - a), axis=1), longest, out=np.zeros_like(longest), where=longest > 0)
+        found = max(found, float(height.max()))
+        if found >= THICK:
+            break
+    if found < THINNEST:
+        raise AssetError("no_area", f"the {len(collected.faces)} triangles have no area: all corners lie on points or lines")
+    return found
 
 
 def _read(mesh: bpy.types.Mesh, slots: list[int], materials: Materials) -> _Part:

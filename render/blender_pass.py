@@ -76,6 +76,7 @@ class RenderViews(AssetStage):
             rig=self.rig,
             device=answer.device,
             missing_textures=answer.missing_textures,
+            thickest=answer.thickest,
         )
 
 

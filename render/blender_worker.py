@@ -52,6 +52,7 @@ def serve(request):
     missing = blender_mesh.repair_missing_images()
     collected = blender_mesh.collect(bpy.context.evaluated_depsgraph_get())
     from_blender = blender_pictures.canonical_from_blender(collected.vertices)
+    thickest = blender_mesh.thickest(collected, from_blender)
     from_asset = from_blender @ blender_import.blender_from_asset(request.format)
     if request.mesh:
         (folder / "mesh").mkdir()
@@ -59,7 +60,8 @@ def serve(request):
     device = None
     if request.pictures:
         device = blender_pictures.render(request.pictures, collected.vertices, from_blender, folder, request.threads)
-    return Answer(canonical_from_asset=tuple(np.ravel(from_asset).tolist()), missing_textures=missing, device=device)
+    placed = tuple(np.ravel(from_asset).tolist())
+    return Answer(canonical_from_asset=placed, missing_textures=missing, thickest=thickest, device=device)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class Answer:
 
     `reason` and `message`: why the asset cannot be used; null: it could. `bug`: a traceback, when Blender's side itself is at
     fault. `canonical_from_asset`: row-major 4x4. `missing_textures`: textures that the asset names and that could not be read.
+    `thickest`: the height of the thickest triangle in the canonical frame (of the first that are looked at to find a thick one).
     """
 
     reason: str | None = None
@@ -106,6 +107,7 @@ class Answer:
     bug: str | None = None
     canonical_from_asset: tuple[float, ...] | None = None
     missing_textures: int = 0
+    thickest: float | None = None
     device: str | None = None
 
     def to_json(self) -> str:

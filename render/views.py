@@ -21,13 +21,14 @@ def view_rows(
     rig: str,
     device: str,
     missing_textures: int,
+    thickest: float | None = None,
 ) -> list[Row]:
     """The rows of an object's views, in `view` order: pictures (sRGB, straight alpha), each with the camera that took it.
 
-    Raises ObjectError("invisible") when no picture shows anything.
+    `thickest` as in render.spec.Answer. Raises ObjectError("invisible") when no picture shows anything.
     """
     if not any(picture[..., 3].any() for picture in pictures):
-        raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: all of it is transparent or too thin")
+        raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: {_why(thickest, cameras)}")
     return [
         {
             "object_id": object_id,
@@ -45,6 +46,17 @@ def view_rows(
         }
         for number, (picture, camera) in enumerate(zip(pictures, cameras, strict=True))
     ]
+
+
+def _why(thickest: float | None, cameras: Sequence[Camera]) -> str:
+    """Why a picture can be empty, from the object's size in pixels."""
+    pixels = None if thickest is None else thickest * max(camera.fx / np.linalg.norm(camera.position) for camera in cameras)
+    if pixels is None or pixels >= 1:
+        return "all of it is transparent"
+    return (
+        f"its thickest triangle is {pixels:.2g} pixels high. Either it is all threads, or something stray lies so far off that the "
+        "object is a dot in the frame, which holds both: remove the stray part"
+    )
 
 
 def encoded(picture: UInt8[np.ndarray, "h w 4"]) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import trimesh
+from PIL import Image
 from scipy.spatial import ConvexHull
 
 from pipeline.mesh import load
@@ -51,6 +52,11 @@ for line in sys.stdin:
         time.sleep(1000)
     if asset.name == "leak":
         held = b"x" * (300 << 20)
+        time.sleep(1000)
+    if asset.name == "leak_in_child":
+        subprocess.run([sys.executable, "-c", "held = b'x' * (300 << 20); import time; time.sleep(1000)"])
+    if asset.name == "leak_into_files":
+        Path(os.environ["TMPDIR"], "file").write_bytes(b"x" * (300 << 20))
         time.sleep(1000)
     if asset.name == "silent":
         sys.exit(3)
@@ -117,6 +123,13 @@ def test_a_blender_that_never_comes_up_is_an_error_of_the_run_not_of_the_object(
     with Blender(starting(tmp_path, "True")) as blender, pytest.raises(RuntimeError, match="does not start"):
         blender.do(asked(tmp_path / "good"))
     assert (tmp_path / "starts").read_text() == "xxx"
+
+
+@pytest.mark.parametrize("name", ["leak_in_child", "leak_into_files"])
+def test_memory_of_what_it_starts_and_files_in_its_folder_count_as_well(stand_in, tmp_path, name):
+    with Blender(stand_in) as blender, pytest.raises(ObjectError, match="200 MB") as error:
+        blender.do(asked(tmp_path / name))
+    assert error.value.reason == "out_of_memory"
 
 
 def test_what_a_hanging_process_started_is_killed_with_it(stand_in, tmp_path):
@@ -537,8 +550,11 @@ def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(bl
     (tmp_path / "point.obj").write_text("v 1 2 3\nv 1 2 3\nv 1 2 3\nf 1 2 3\n")
     (tmp_path / "wire.obj").write_text("v 0 0 0\nv 1 0 0\nl 1 2\n")
     (tmp_path / "huge.obj").write_text("v 0 0 0\nv 1e30 0 0\nv 0 1e30 0\nf 1 2 3\n")
+    line = "".join(f"v {x / 10} {(x + 1) / 10} {(x + 2) / 10}\n" for x in range(1, 5))  # in decimals: it bends by the last bit
+    (tmp_path / "line.obj").write_text(line + "f 1 2 3\nf 1 2 4\n")
     (tmp_path / "other.blend").write_bytes(b"BLENDER")
     assert failure_of(blender, tmp_path / "point.obj").reason == "no_extent"
+    assert failure_of(blender, tmp_path / "line.obj").reason == "no_area"
     assert failure_of(blender, tmp_path / "wire.obj").reason == "no_faces"
     assert failure_of(blender, tmp_path / "huge.obj").reason == "extreme_scale"
     assert failure_of(blender, tmp_path / "other.blend").reason == "unsupported_format"
@@ -584,6 +600,29 @@ def test_exporters_copies_of_color_neither_glow_nor_shine_through(blender, tmp_p
         (tmp_path / f"{name}.mtl").write_text("newmtl a\nKd 0.2 0.4 0.6\nillum 2\n" + mtl)
         seen.append(pictures_of(blender, tmp_path / f"{name}.obj", SMALL.pictures()))
     np.testing.assert_array_equal(*seen)
+
+
+def test_triangles_are_counted_with_all_their_instances_before_there_is_an_array_of_them(blender, tmp_path):
+    ball = trimesh.creation.icosphere(subdivisions=6)  # 81,920 triangles
+    scene = trimesh.Scene({"ball": ball})
+    for number in range(244):
+        scene.graph.update(frame_to=f"at {number}", matrix=np.eye(4), geometry="ball")
+    scene.export(tmp_path / "balls.glb")
+    failure = failure_of(blender, tmp_path / "balls.glb")
+    assert failure.reason == "too_many_faces" and "20,000,000" in str(failure)
+
+
+def test_a_picture_that_fills_memory_costs_its_object_and_no_more(tmp_path):
+    """A PNG of 35 kB that takes 144 MB in Blender, and four times as much as numbers."""
+    Image.new("L", (6000, 6000)).save(tmp_path / "bomb.png")
+    faces = "v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    (tmp_path / "bomb.obj").write_text("mtllib bomb.mtl\n" + faces)
+    (tmp_path / "bomb.mtl").write_text("newmtl a\nmap_Kd bomb.png\n")
+    (tmp_path / "good.obj").write_text(faces)
+    with Blender(BlenderSettings(memory_mb=500)) as running:
+        assert len(mesh_of(running, tmp_path / "good.obj").faces) == 1
+        assert failure_of(running, tmp_path / "bomb.obj").reason == "out_of_memory"
+        assert len(mesh_of(running, tmp_path / "good.obj").faces) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ real assets

@@ -20,8 +20,8 @@ def noise(rng, alpha=None):
     return picture
 
 
-def rows_of(pictures):
-    return view_rows("s/1", pictures, CAMERAS, rig="openshape-12@1", device="CPU", missing_textures=2)
+def rows_of(pictures, **more):
+    return view_rows("s/1", pictures, CAMERAS, rig="openshape-12@1", device="CPU", missing_textures=2, **more)
 
 
 def test_rows_fit_the_table_and_carry_each_views_own_camera(rng):
@@ -59,6 +59,14 @@ def test_an_object_that_no_view_shows_is_invisible(rng):
     one_speck = [noise(rng, alpha=0) for _ in CAMERAS]
     one_speck[7][3, 3, 3] = 1
     assert len(rows_of(one_speck)) == 12
+
+
+@pytest.mark.parametrize(
+    ("thickest", "why"), [(0.4, "all of it is transparent$"), (3e-6, "is 1.6e-05 pixels high.* a dot in the frame")]
+)
+def test_why_nothing_is_seen_is_told_from_the_size_of_the_triangles(rng, thickest, why):
+    with pytest.raises(ObjectError, match=why):
+        rows_of([noise(rng, alpha=0) for _ in CAMERAS], thickest=thickest)
 
 
 def test_a_missing_picture_is_a_failed_render(tmp_path, rng):
