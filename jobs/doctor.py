@@ -17,6 +17,7 @@ import psutil
 import trimesh
 
 from jobs.system_libraries import DEBIAN_PACKAGES, install_command, missing
+from render import confine
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 REINSTALL = "make env"
@@ -144,7 +145,17 @@ def _blender() -> list[Fact]:
             f"{found['draco_triangles']} of {len(ball.faces)} triangles decoded",
             None if whole else f"compressed glTF files would fail: {REINSTALL}",
         ),
+        _landlock(confine.version()),
     ]
+
+
+def _landlock(version: int) -> Fact:
+    found = f"version {version} in this kernel" if version else "none in this kernel"
+    if version >= 4:
+        return Fact("Landlock", OK, f"{found}: Blender reads only its own copy of an asset, and makes no connection")
+    todo = "for assets that nobody vouches for, use Linux 6.7 or later with Landlock turned on"
+    what = "may make connections" if version else "may read what you may read, and make connections"
+    return Fact("Landlock", NOTE, f"{found}: Blender {what}", todo)
 
 
 def _torch() -> list[Fact]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.stage import ObjectError
-from render.confine import command
+from render import confine
 from render.spec import Answer, Request
 
 WORKER = Path(__file__).with_name("blender_worker.py")
@@ -139,7 +139,8 @@ class Blender:
                 self._kill()
                 if tries == TRIES or not isinstance(error, _Lost) or error.reason != "blender_crashed":
                     blender = self.settings.executable or "the bpy package"
-                    raise RuntimeError(f"Blender ({blender}) does not start: {error}\n{log_tail}") from None
+                    confined = "confined (confine = true in [blender])" if self.settings.confine else "unconfined"
+                    raise RuntimeError(f"Blender ({blender}), {confined}, does not start: {error}\n{log_tail}") from None
 
     def _start_once(self) -> None:
         with open(self._log, "ab") as log:
@@ -158,18 +159,19 @@ class Blender:
 
     def _command(self) -> list[str]:
         """What runs the worker, confined: of all files of the user's it reads only what lies in this one's own folder."""
-        program, home = [sys.executable], importlib.util.find_spec("bpy")
-        home = str(Path(home.origin).parent) if home else sys.prefix
         if self.settings.executable:
             executable = shutil.which(self.settings.executable)
             if executable is None:
                 raise FileNotFoundError("there is no such program")
-            program, home = [executable, "--background", "--factory-startup", "--python"], str(Path(executable).resolve().parent)
-        libraries = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
-        cuda = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-        return command(
+            program, home = [executable, "--background", "--factory-startup", "--python"], Path(executable).resolve().parent
+        else:
+            package = importlib.util.find_spec("bpy")
+            program, home = [sys.executable], Path(package.origin).parent if package else sys.prefix
+        libraries = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", "")]
+        libraries += os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        return confine.command(
             [*program, str(WORKER)],
-            readable=[sys.prefix, sys.base_prefix, home, str(WORKER.parent), *libraries, *cuda],
+            readable=[sys.prefix, sys.base_prefix, str(home), str(WORKER.parent), *filter(os.path.isabs, libraries)],
             listable=[str(WORKER.parent.parent)],  # Python looks there for the package `render`
             writable=[self._folder.name],
             file_bytes=FILE_BYTES,

@@ -20,6 +20,20 @@ def test_blender_itself_decodes_a_compressed_mesh_to_the_last_triangle(facts):
     assert facts["Draco in Blender"] == Fact("Draco in Blender", doctor.OK, "320 of 320 triangles decoded")
 
 
+@pytest.mark.parametrize(
+    ("version", "status", "says"),
+    [
+        (7, doctor.OK, "version 7 in this kernel: Blender reads only its own copy of an asset, and makes no connection"),
+        (3, doctor.NOTE, "version 3 in this kernel: Blender may make connections"),
+        (0, doctor.NOTE, "none in this kernel: Blender may read what you may read, and make connections"),
+    ],
+)
+def test_how_far_blender_is_confined_is_told(version, status, says):
+    fact = doctor._landlock(version)
+    assert (fact.status, fact.found) == (status, says)
+    assert (fact.todo is None) == (status == doctor.OK)
+
+
 def test_a_package_that_cannot_be_imported_is_missing_with_the_reason_and_what_to_do():
     fact = doctor._package("no-such-package", "no_such_module")
     assert fact.status == doctor.MISSING and fact.todo == "make env"
