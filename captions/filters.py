@@ -101,6 +101,11 @@ def sentence_fault(text: str) -> str | None:
     return _first_fault(text, _SENTENCE_RULES)
 
 
+def machine_fault(text: str) -> str | None:
+    """Why a caption that a model wrote is none; None: it may be one. What people write about files and licences, models do not."""
+    return _first_fault(text, _MACHINE_RULES)
+
+
 def category_fault(text: str) -> str | None:
     """Why a category is no caption; None: it may be one. It may be a word that as a name is noise: blender, camera, sketch."""
     return _first_fault(text, _CATEGORY_RULES)
@@ -190,3 +195,4 @@ _SENTENCE_RULES: _Rules = [
     ("boilerplate", lambda text: bool(_BOILERPLATE.search(text))),
     ("too_short", _has_few_words),
 ]
+_MACHINE_RULES: _Rules = [*_ANY_RULES, ("repetitive", _is_repetitive), ("too_short", _is_short)]

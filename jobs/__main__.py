@@ -5,6 +5,7 @@ Exit codes: 0 done (failures of objects are recorded), 1 could not run, 2 wrong 
 
 import importlib
 import json
+import keyword
 import sys
 
 import tyro
@@ -13,12 +14,15 @@ from jobs.refusal import Refusal
 from pipeline.store import CorpusError
 
 JOBS = {
+    "download": "fetch a collection, or a part of it",
     "build": "all stages in order, only what is missing: the main job",
     "ingest": "list the sources' objects and hash their assets",
     "render": "12 views of each object",
     "points": "10,000 coloured points on each object",
     "caption": "sentences from each object's metadata",
     "embed": "a teacher's embeddings of views and captions",
+    "import": "take over OpenShape's files, Cap3D's captions, lists of objects",
+    "export": "write OpenShape's files, WebDataset shards or Parquet",
     "status": "what is done, still to do and failed, per stage",
     "retry": "forget failures, so that the next run tries again",
     "doctor": "what this machine has, and what is missing",
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in JOBS:
         print(f"there is no job {name!r}; the jobs are: {', '.join(JOBS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+    module = importlib.import_module(f"jobs.{name.replace('-', '_')}{'_' * keyword.iskeyword(name)}")  # jobs/import_.py
     job = tyro.cli(module.Job, prog=f"python -m jobs {name}", description=module.__doc__, args=rest)
     try:
         return module.main(job)

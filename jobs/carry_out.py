@@ -88,12 +88,13 @@ SECTIONS = (
     "caption",
     "embed_images",
     "embed_texts",
+    "openshape",
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of a job. `records`: its input, when that is no table; `whole`: they are all there are, so that rows of other ids go;
+    """One pass of a job. `records`: its input, when that is no table; `whole`: they are all there are, so rows of other ids go.
     `embeds`: it is done by the embedding workers."""
 
     work: Pass

@@ -53,4 +53,4 @@ def _spelt(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-_BY_SPELLING = {_spelt(name): source for name, source in DATASETS.items()}
+_BY_SPELLING = {_spelt(source): source for source in _FORMS}
