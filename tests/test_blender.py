@@ -69,7 +69,7 @@ def stand_in(tmp_path) -> BlenderSettings:
     program = tmp_path / "blender"
     program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
-    return BlenderSettings(executable=str(program), timeout_s=3.0, memory_mb=200)
+    return BlenderSettings(executable=str(program), timeout_s=3.0, memory_mb=200, confine=False)  # it leaves marks for the tests
 
 
 def asked(path: Path) -> Request:
@@ -110,7 +110,7 @@ def starting(tmp_path, condition: str) -> BlenderSettings:
     lines += ["for line in sys.stdin:", "    print('{}', flush=True)"]
     program.write_text("\n".join(lines))
     program.chmod(0o755)
-    return BlenderSettings(executable=str(program))
+    return BlenderSettings(executable=str(program), confine=False)
 
 
 def test_a_process_killed_while_it_starts_is_started_again(tmp_path):
