@@ -113,7 +113,7 @@ class Gltf:
             data = memoryview(data_of(uri, self.path.name))
         else:
             return None
-        if data.nbytes < buffer["byteLength"]:
+        if data.nbytes + 3 < buffer["byteLength"]:  # some exporters count the padding to four bytes and leave it out
             there = f"{data.nbytes} of the {buffer['byteLength']} bytes of buffer {index}"
             raise ObjectError("truncated", f"{self.path.name} is cut: {there} are there; download or export it again")
         return data

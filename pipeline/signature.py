@@ -1,6 +1,8 @@
 """What a file is by its first bytes, in words: for the message about a file that is not what its name says."""
 
+import codecs
 import re
+from pathlib import Path
 
 HEAD_BYTES = 4096  # how much of a file `what_it_is` wants to see
 
@@ -38,3 +40,12 @@ def what_it_is(head: bytes) -> str | None:
     if _OBJ.match(head):
         return "an OBJ text"
     return "an XML text" if head.lstrip().startswith(b"<?xml") else None
+
+
+def text_encoding(path: Path) -> str | None:
+    """The encoding of a text that is not plain UTF-8 (or ASCII), by its byte order mark: utf-8-sig, utf-16. None: it has none."""
+    with open(path, "rb") as file:
+        head = file.read(3)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if head == codecs.BOM_UTF8 else None

@@ -1,0 +1,44 @@
+"""What an asset may cost, and the errors of those that cost more."""
+
+from dataclasses import dataclass
+
+from pipeline.stage import ObjectError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an asset may cost; beyond, it is refused, each with a reason of its own (in brackets).
+
+    The defaults let in all but a handful of Objaverse's 800,000: its largest files have some 2 GB, its meshes rarely over five
+    million faces. They are there for files made or broken so that a worker would be busy for hours or run out of memory.
+    """
+
+    asset_mb: int = 2048  # the asset with all its companions [asset_too_large]
+    json_mb: int = 256  # the JSON of a glTF, data URIs included; more takes gigabytes of memory once read [json_too_large]
+    texture_mpx: int = 270  # one picture; 16,384 x 16,384 is the largest that graphics cards take [texture_too_large]
+    vertices: int = 20_000_000  # placed in the scene: Blender takes up to 1 kB for each [too_many_vertices]
+    faces: int = 20_000_000  # triangles placed in the scene [too_many_faces]
+    nodes: int = 20_000  # of the scene; Blender makes each an object, in time that grows with their square [too_many_nodes]
+    meshes: int = 10_000  # placed in the scene, a mesh placed twice counted twice [too_many_meshes]
+    depth: int = 500  # nodes above a node; Blender's importer calls itself once for each, 1,000 times at most [deep_scene]
+    unpacked_mb: int = 4096  # what a 3MF or USDZ holds once unpacked [unpacked_too_large]
+
+    def check_geometry(self, name: str, vertices: int, faces: int) -> None:
+        """Raises ObjectError: too_many_vertices, too_many_faces. `name`: of the file, for the message."""
+        for what, count, most in (("vertices", vertices, self.vertices), ("faces", faces, self.faces)):
+            if count > most:
+                raise ObjectError(f"too_many_{what}", f"{name} states {count} {what}; {most} are let in (limits.{what})")
+
+
+# Reasons that mean "it costs too much": one family, each name the limit that was passed.
+RESOURCE_REASONS = (
+    "asset_too_large",
+    "json_too_large",
+    "texture_too_large",
+    "too_many_vertices",
+    "too_many_faces",
+    "too_many_nodes",
+    "too_many_meshes",
+    "deep_scene",
+    "unpacked_too_large",
+)
