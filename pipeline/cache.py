@@ -7,31 +7,25 @@ A file of the cache is locked (flock, shared) while it is in use; what is locked
 of the state of what lies there, so that a changed asset is another file.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.stage import ObjectError
+from pipeline.persist import foreign_errors, persist
 
-PAUSES = (0.5, 2.0, 8.0)  # seconds between tries
 SCANS = 256  # the cache is measured whenever a process has added this fraction of its limit
 KEPT = 0.9  # share of the limit that is left when something has to go, so that this is rare
 
-_DISK_IN_THE_WAY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _added: dict[Path, int] = {}  # bytes that this process added to a cache since it last measured it
-
-Made = TypeVar("Made")
 
 
 def stamp_of(about: os.stat_result | dict[str, Any]) -> str:
@@ -51,8 +45,8 @@ def opened(place: str) -> Iterator[Path]:
 
     A local path is given as it is and not looked at. What a URI names is fetched once and kept, under a name with its extension.
 
-    Raises FileNotFoundError when a URI names no file, PermissionError when its store says so, ObjectError("asset_unreachable") when
-    it could not be fetched in several tries, OSError when this machine's disk is in the way.
+    Raises FileNotFoundError when a URI names no file, PermissionError when its store says so, ObjectError("unreachable") when it
+    could not be fetched in several tries, OSError when this machine's disk is in the way.
     """
     if "://" not in place:
         yield Path(place)
@@ -63,7 +57,12 @@ def opened(place: str) -> Iterator[Path]:
         return
     # a listing made earlier would tell of an earlier state
     filesystem.invalidate_cache(str(PurePosixPath(remote).parent))
-    about = _persist(place, lambda: filesystem.info(remote))
+
+    def look() -> dict[str, Any]:
+        with foreign_errors():
+            return filesystem.info(remote)
+
+    about = persist(place, look)
     if about.get("type") == "directory":
         raise FileNotFoundError(f"{place} is a folder, must be a file")
     folder = _folder()
@@ -123,11 +122,12 @@ def _fetch(place: str, path: Path, size: int | None, get: Callable[[Path], None]
             return  # another process was done, or gave up, while this one waited
 
         def whole() -> None:
-            get(part)
+            with foreign_errors():
+                get(part)
             if size is not None and part.stat().st_size != size:
                 raise ConnectionError(f"{part.stat().st_size:,} of {size:,} bytes came")
 
-        _persist(place, whole)
+        persist(place, whole)
         _added[path.parent] = _added.get(path.parent, 0) + part.stat().st_size
         part.rename(path)
 
@@ -168,20 +168,3 @@ def _removed(path: str) -> bool:
     except FileNotFoundError:
         pass
     return True
-
-
-def _persist(place: str, act: Callable[[], Made]) -> Made:
-    """What `act` gives, tried again after a pause when the connection fails."""
-    pauses = list(PAUSES)
-    while True:
-        try:
-            return act()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except Exception as error:  # every file system raises the errors of its own network library
-            if isinstance(error, OSError) and error.errno in _DISK_IN_THE_WAY:
-                raise
-            if not pauses:
-                message = f"{place} cannot be fetched ({type(error).__name__}: {error}): see that its store answers, then `retry`"
-                raise ObjectError("asset_unreachable", message, attempts=len(PAUSES) + 1) from error
-        time.sleep(pauses.pop(0))

@@ -5,7 +5,7 @@ import time
 import fsspec
 import pytest
 
-import pipeline.cache
+import pipeline.persist
 from pipeline.cache import opened
 from pipeline.stage import ObjectError
 
@@ -14,7 +14,7 @@ from pipeline.stage import ObjectError
 def folder(tmp_path, monkeypatch):
     """An empty cache, and no long pauses."""
     monkeypatch.setenv("TRICORPUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline.cache, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(pipeline.persist, "PAUSES", (0.0, 0.0))
     return tmp_path / "cache"
 
 
@@ -106,7 +106,7 @@ def test_a_store_that_never_answers_costs_the_object(folder, store, monkeypatch)
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", lambda *_, **__: 1 / 0)
     with pytest.raises(ObjectError, match="memory://cached/a.glb cannot be fetched .*ZeroDivision") as raised, opened(place):
         pass
-    assert (raised.value.reason, raised.value.attempts) == ("asset_unreachable", 3)
+    assert (raised.value.reason, raised.value.attempts) == ("unreachable", 3)
 
 
 def test_a_full_disk_is_no_fault_of_the_object(folder, store, monkeypatch):

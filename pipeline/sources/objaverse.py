@@ -5,6 +5,7 @@ lvis-annotations.json.gz    {category: [uid, ...]}; may be absent
 metadata/000-023.json.gz    {uid: annotation}, one file per folder of glbs/; may be absent
 glbs/000-023/<uid>.glb
 thumbnails/000-023/<uid>.*  pictures, for those who downloaded them; otherwise the annotation's address counts
+asked-for.txt               uids, of a download of a part: of what is not on disk only these count; without it, all
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any
 import fsspec
 
 from pipeline.asset import stamps_in
+from pipeline.sources.asked_for import asked_for
 from pipeline.sources.record import AGE_RESTRICTED, SPDX, record
 from pipeline.stage import Row
 
@@ -47,10 +49,15 @@ class Objaverse:
         for category, uids in self._json("lvis-annotations.json.gz", {}).items():
             for uid in uids:
                 categories.setdefault(uid, []).append(category)
+        asked = asked_for(self.root)
         absent: list[tuple[str, str]] = []
         for folder, paths in self._folders():
             present = stamps_in(f"{self.root}/{folder}")
-            absent += [(uid, path) for uid, path in paths.items() if posixpath.basename(path) not in present]
+            absent += [
+                (uid, path)
+                for uid, path in paths.items()
+                if posixpath.basename(path) not in present and (asked is None or uid in asked)
+            ]
             if present:
                 yield from self._shard(posixpath.basename(folder), paths, present, categories)
         for uid, path in absent:
@@ -85,6 +92,7 @@ class Objaverse:
             if stamp is None:
                 continue
             about = annotations.get(uid) or {}
+            missing = not about and not unusable
             user = about.get("user") or {}
             yield record(
                 source=self.name,
@@ -99,6 +107,7 @@ class Objaverse:
                 creator=user.get("displayName") or user.get("username"),
                 thumbnail_uri=f"{self.root}/thumbnails/{shard}/{pictures[uid]}" if uid in pictures else _picture(about),
                 unusable=unusable or (AGE_RESTRICTED if about.get("isAgeRestricted") else None),
+                warnings=["metadata_missing"] if missing else [],
             )
 
     def _annotations(self, shard: str) -> tuple[dict[str, Any], Unusable | None]:
@@ -109,18 +118,21 @@ class Objaverse:
         return annotations, None
 
     def _json(self, path: str, otherwise: Any) -> Any:
-        """The contents of a compressed JSON file, `otherwise` where there is none. Raises ValueError when it cannot be read."""
-        uri = f"{self.root}/{path}"
-        try:
-            with fsspec.open(uri, "rb", compression="gzip") as file:
-                value = json.load(file)
-        except FileNotFoundError:
-            return otherwise
-        except (EOFError, zlib.error, OSError, ValueError) as error:
-            raise ValueError(f"{uri} cannot be read ({error}): download it again") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{uri} holds a JSON {type(value).__name__}, must be an object by uid or category: download it again")
-        return value
+        return read_index(f"{self.root}/{path}", otherwise)
+
+
+def read_index(uri: str, otherwise: Any) -> Any:
+    """The contents of a compressed JSON file, `otherwise` where there is none. Raises ValueError when it cannot be read."""
+    try:
+        with fsspec.open(uri, "rb", compression="gzip") as file:
+            value = json.load(file)
+    except FileNotFoundError:
+        return otherwise
+    except (EOFError, zlib.error, OSError, ValueError) as error:
+        raise ValueError(f"{uri} cannot be read ({error}): download it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{uri} holds a JSON {type(value).__name__}, must be an object by uid or category: download it again")
+    return value
 
 
 def _names(items: list[dict[str, Any]] | None) -> list[str]:
