@@ -11,14 +11,13 @@ import fsspec
 
 from pipeline.asset import format_of
 from pipeline.cache import stamp_of
+from pipeline.sources.listing import PARTS
 from pipeline.sources.record import record
 from pipeline.stage import Row
 
 FORMATS = ("glb", "gltf", "obj", "ply", "stl", "off", "fbx", "dae", "usd", "usda", "usdc", "usdz", "abc", "3mf")
 
-# Formats that keep buffers, materials and textures in files beside them, and what those files are called.
-_IN_PARTS = ("gltf", "obj")
-_PARTS = ("bin", "mtl", "png", "jpg", "jpeg", "webp", "ktx2", "tga", "bmp", "dds", "tif", "tiff", "gif", "exr", "hdr")
+_IN_PARTS = ("gltf", "obj")  # keep buffers, materials and textures in files beside them
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _parts_below(files: dict[str, str | None]) -> dict[str, str]:
     """
     digests: dict[str, hashlib._Hash] = {}
     for path in sorted(files):
-        if format_of(path) in _PARTS:
+        if format_of(path) in PARTS:
             for folder in PurePosixPath(path).parents:
                 digest = digests.setdefault(str(folder), hashlib.blake2b(digest_size=8))
                 digest.update(f"{path}\0{files[path]}\n".encode("utf-8", "surrogateescape"))
