@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from captions import templates
 from captions.filters import category_fault, name_fault, same_text, sentence_fault, words
-from captions.names import UNSPOKEN, clean_category, clean_name, clean_tag, is_shelf
+from captions.names import UNSPOKEN, clean_category, clean_name, clean_tag, is_one_of_several, is_shelf, without_brand
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one, settings_of
 from schemas.tables import CAPTIONS
 
@@ -102,7 +102,7 @@ class CaptionMetadata:
         for category in [category for category in about["categories"] if not is_shelf(category)][: self.categories]:
             if fault := category_fault(kind := clean_category(category)):
                 yield Candidate("category", category, fault)
-            else:
+            elif not (kinds and is_one_of_several(kind)):  # cabinet, shelf or desk says nothing after shelf
                 kinds.append(kind)
         tags = list(dict.fromkeys(tag for raw in about["tags"] if (tag := clean_tag(raw))))
         known = {word for text in [name or "", *about["categories"]] for word in words(text)}
@@ -154,7 +154,7 @@ def sentences_of(description: str) -> Iterator[str]:
     text = re.sub(r"!?\[([^\[\]]*)\]\([^()]*\)", r"\1", _text_of_html(description[:_CHARACTERS_READ]))
     text = re.sub(r"\*\*|__|`", "", unicodedata.normalize("NFC", text))
     for line in text.splitlines():
-        for sentence in _SENTENCE_END.split(line):
+        for sentence in _SENTENCE_END.split(without_brand(line)):
             sentence = "".join(" " if unicodedata.category(c) in UNSPOKEN else c for c in sentence)
             sentence = re.sub(r"\bmisc\b\.?", " ", sentence)
             sentence = re.sub(r"\s+", " ", sentence).strip(" -–—*•·#>=~|\t")

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from captions.filters import MOST_CHARACTERS, NOISE_WORDS, URL, name_fault, without_codes
 
-# Sketchfab's categories are shelves, not names of things.
+# Shelves, not names of things: Sketchfab's categories, 3D-FUTURE's Others, and some product types of Amazon's.
 SHELVES = frozenset(
     """animals-pets architecture art-abstract cars-vehicles characters-creatures cultural-heritage-history electronics-gadgets
     fashion-style food-drink furniture-home music nature-plants news-politics people places-travel science-technology
-    sports-fitness weapons-military""".split()
+    sports-fitness weapons-military
+    others
+    home home-bed-and-bath home-furniture-and-decor kitchen musical-instruments outdoor-living sporting-goods""".split()
 )
 
 # Pictures, accents without a letter, control and format characters: no part of a caption.
@@ -26,7 +28,7 @@ def clean_name(raw: str) -> str:
         return raw
     text = unicodedata.normalize("NFC", raw).replace("%20", " ").replace("&amp;", "&")
     text = "".join(" " if unicodedata.category(letter) in UNSPOKEN else letter for letter in text).strip()
-    text = URL.sub(" ", _EXTENSION.sub(" ", text)).strip()
+    text = without_brand(URL.sub(" ", _EXTENSION.sub(" ", text)).strip())
     identifier = not re.search(r"\s", text)
     text = _split_identifier(text) if identifier else text.replace("_", " ")
     text = without_codes(_DATE.sub(" ", text)).replace("*", " ")
@@ -40,15 +42,30 @@ def clean_name(raw: str) -> str:
     return "" if is_noise(text) else _calm(text, capital=identifier)
 
 
+def without_brand(text: str) -> str:
+    """A product's name without the brands of the shop itself: Amazon Brand – Rivet Wool Rug -> Wool Rug."""
+    return _BRAND.sub("", _BRAND.sub("", text))
+
+
 def is_shelf(category: str) -> bool:
-    """Whether a category is a shelf of Sketchfab's (cars-vehicles, Cars & Vehicles) and no name of a thing."""
-    return category.lower().replace(" & ", "-").replace(" ", "-") in SHELVES
+    """Whether a category is a shelf (cars-vehicles, Cars & Vehicles, SPORTING_GOODS) and no name of a thing."""
+    return re.sub(r" & |[ _]", "-", category.lower()) in SHELVES
 
 
 def clean_category(raw: str) -> str:
-    """A category as a noun: Ferris_wheel -> Ferris wheel, OFFICE CHAIR and Office Chair -> office chair."""
+    """A category as a noun: Ferris_wheel -> Ferris wheel, OFFICE CHAIR and Office Chair -> office chair.
+
+    One of several things: sideboard / side cabinet / console table -> sideboard, side cabinet or console table
+    """
     text = _tidy(raw.replace("_", " "))
-    return text.lower() if text.isupper() or (" " in text and text.istitle()) else text
+    text = text.lower() if text.isupper() or (" " in text and text.istitle()) else text
+    *others, last = (part.strip() for part in _SEATING.sub("", text).split("/"))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def is_one_of_several(category: str) -> bool:
+    """Whether a cleaned category leaves open which of several things it is."""
+    return " or " in category
 
 
 def clean_tag(raw: str) -> str | None:
@@ -65,6 +82,13 @@ def is_noise(text: str) -> bool:
 
 _LITTLE_WORDS = frozenset("a and copy day final first for free high in low my new no of only part poly set the v week with".split())
 
+# Amazon's own. Rivet and such are ordinary words as well, and brands only where the name says so.
+_BRAND = re.compile(
+    r"^\s*(?:an?\s+)?amazon\s+brand\s*[-–—:|]\s*(?:(?:rivet|symbol|umi|find\.?|alkove)\b[\s,:–—-]*)?"
+    r"|^\s*(?:amazon\s?basics|stone\s(?:&|and)\sbeam|ravenna\shome|strathwood|solimo|pinzon|movian)\b[\s,:–—-]*",
+    re.IGNORECASE,
+)
+_SEATING = re.compile(r"(?<=stool) seating$")  # of Amazon's STOOL_SEATING
 _EXTENSION = re.compile(
     r"\.(?:3dm|3ds|3mf|abc|blend\d?|c4d|cleaner|dae|dwg|dxf|fbx|gles|glb|gltf|hip|iges|igs|jpe?g|lwo|ma|materialmerger|max|mb|obj|"
     r"off|osgb?|pdf|ply|png|rar|skp|sldprt|spp|step|stl|stp|usd[acz]?|vox|wrl|x3d|zip|ztl)\b",

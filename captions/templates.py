@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 # The words that the templates themselves bring along.
-FRAME_WORDS = frozenset({"a", "an", "3d", "model", "of"})
+FRAME_WORDS = frozenset({"a", "an", "3d", "model", "of", "or"})
 
 # In the order in which English puts them before a noun: size, shape, age, colour, material.
 ADJECTIVES = (
@@ -20,7 +20,7 @@ _WITHOUT_ARTICLE = frozenset(
     """alcohol applesauce armor asparagus bacon beef bread broccoli butter cattle cauliflower celery champagne cheese chess
     chinaware cider clothing coffee coleslaw corn cornbread cornmeal crabmeat cream cutlery detergent equipment escargot
     flannel floss flour food footwear fruit fudge furniture garlic gelatin ginger grass gravy guacamole ham honey hummus ice
-    icecream jam jewelry juice kelp lasagna lemonade lettuce lightning lingerie liquor lotion luggage machinery meat milk
+    icecream jam jewelry juice kelp lasagna lemonade lettuce lighting lightning lingerie liquor lotion luggage machinery meat milk
     money mousse music oil paper parchment parsley pasta people perfume porridge pottery rice salami salsa salt sand sauce
     seafood sherbert silverware snow soap soup spinach sportswear steel string sugar sushi syrup tea tequila tinfoil tinsel
     tissue toast tofu toothpaste underwear vegetation vinegar vodka wasabi water wheat whiskey wine wool yogurt""".split()
