@@ -52,7 +52,7 @@ def objects_row(task: Task, limits: Limits) -> list[Row]:
     """The row of OBJECTS of one record.
 
     Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing,
-    asset_unreadable, and the reasons of `pipeline.preflight`.
+    asset_unreadable, sha256_differs, and the reasons of `pipeline.preflight`.
     """
     [record] = task.rows
     place = record["asset_uri"]
@@ -66,6 +66,9 @@ def objects_row(task: Task, limits: Limits) -> list[Row]:
         raise _missing(place) from None
     except PermissionError as error:
         raise ObjectError("asset_unreadable", f"{place} may not be read ({error.strerror}): change its permissions") from error
+    if record["sha256"] not in (None, seen["asset_sha256"]):
+        message = f"{place} is another file than the collection lists (SHA-256 {record['sha256']}): download it again"
+        raise ObjectError("sha256_differs", message)
     return [{name: record[name] for name in OBJECTS.schema.names if name in record} | seen]
 
 

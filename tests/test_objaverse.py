@@ -85,6 +85,7 @@ def test_a_record_says_all_that_the_collection_says(folder):
         "texture": None,
         "cloud": None,
         "warnings": [],
+        "sha256": None,
     }
 
 

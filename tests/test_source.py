@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.sources.folder import Folder
-from pipeline.sources.source import source_from
+from pipeline.sources.source import KINDS, source_from
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def test_a_source_is_named_for_its_kind_or_as_it_is_told(folder, monkeypatch):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("folder", "wrong form: write NAME=PATH with NAME one of objaverse, folder; NAME:KIND=PATH"),
+        ("folder", f"wrong form: write NAME=PATH with NAME one of {', '.join(KINDS)}; NAME:KIND=PATH"),
         ("folder=", "wrong form"),
         ("=/tmp", "wrong form"),
         (":folder=/tmp", "wrong form"),
-        ("shapes=/tmp", "unknown kind of collection 'shapes': there are objaverse, folder"),
+        ("shapes=/tmp", f"unknown kind of collection 'shapes': there are {', '.join(KINDS)}"),
         ("chairs:shapes=/tmp", "unknown kind of collection 'shapes'"),
         ("a/b:folder=/tmp", "may not hold a slash"),
     ],
