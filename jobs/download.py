@@ -79,6 +79,8 @@ def main(job: Job) -> int:
         raise Refusal(f"say where to: python -m jobs download {job.collection} FOLDER")
     if job.limit is not None and job.limit < 1 or job.workers < 1:
         raise Refusal(f"--limit {job.limit} --workers {job.workers}: must be 1 or more")
+    if job.lvis and "lvis" not in PUBLISHED[job.collection].subsets:
+        raise Refusal(f"{job.collection} has no LVIS categories: leave out --lvis")
     began, tally = time.monotonic(), Tally()
     folder = Path(absolute(str(job.folder)))
     try:
@@ -94,6 +96,7 @@ def main(job: Job) -> int:
 
 
 def _fetch(job: Job, collection: Published, folder: Path, tally: Tally) -> None:
+    given = _ids(job.uids) if job.uids else None
     place = absolute(job.from_ or collection.place).rstrip("/")
     _say(job, f"{collection.about}\nfrom         {place}\nto           {folder}")
     if not (folder / collection.index).exists():
@@ -102,12 +105,13 @@ def _fetch(job: Job, collection: Published, folder: Path, tally: Tally) -> None:
     first = [collection.index, *collection.first]
     _watched(job, "index files", len(first), download(place, first, folder, workers=job.workers), tally)
     if not (folder / collection.index).exists():
-        raise Refusal(f"the list of all objects could not be fetched: {tally.failures[0].error}", exit_code=1)
+        why = next(outcome.error for outcome in tally.failures if outcome.path == collection.index)
+        raise Refusal(f"the list of all objects could not be fetched: {why}", exit_code=1)
     for outcome in download(place, collection.optional, folder, workers=job.workers):
         if not outcome.error:
             tally.add(outcome)
     try:
-        paths, everything = _chosen(job, collection, folder, tally)
+        paths, everything = _chosen(job, given, collection, folder, tally)
         ask_for(folder, None if everything else paths)
         metadata = collection.metadata(list(paths.values()))
         _watched(job, "metadata", len(metadata), download(place, metadata, folder, workers=job.workers), tally)
@@ -117,20 +121,19 @@ def _fetch(job: Job, collection: Published, folder: Path, tally: Tally) -> None:
     _watched(job, "assets", len(paths), download(place, paths.values(), folder, workers=job.workers), tally)
 
 
-def _chosen(job: Job, collection: Published, folder: Path, tally: Tally) -> tuple[dict[str, str], bool]:
+def _chosen(job: Job, given: list[str] | None, collection: Published, folder: Path, tally: Tally) -> tuple[dict[str, str], bool]:
     """The objects to fetch, id to path, and whether these are all there are."""
     objects = collection.objects(folder)
     wanted: Iterable[str] = objects
     if job.lvis:
         of_subset = frozenset(collection.subset(folder, "lvis"))
         wanted = [id for id in objects if id in of_subset]
-    if job.uids:
-        given = _ids(job.uids)
+    if given is not None:
         for id in given:
             if id not in objects:
                 tally.add(Outcome(id, error=_unknown(id, collection)))
-        given = frozenset(given)
-        wanted = [id for id in wanted if id in given]
+        among = frozenset(given)
+        wanted = [id for id in wanted if id in among]
     chosen = {id: objects[id] for id in list(wanted)[: job.limit]}
     return chosen, len(chosen) == len(objects)
 

@@ -22,7 +22,7 @@ BIG = bytes(range(256)) * 4096  # 1 MiB
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Files by path. `ranges`: whether it can begin in the middle. `faults`: per path, what it does instead of answering, in turn."""
+    """Files by path. `ranges`: whether it can begin in the middle. `faults`: per path, what it does instead of answering."""
 
     daemon_threads = True
     request_queue_size = 64

@@ -19,6 +19,7 @@ class Published(Protocol):
     index     the file that lists the objects
     first     further files to fetch whatever is asked for
     optional  the same, but not missed
+    subsets   names that `subset` knows
     """
 
     kind: str
@@ -27,13 +28,14 @@ class Published(Protocol):
     index: str
     first: tuple[str, ...]
     optional: tuple[str, ...]
+    subsets: tuple[str, ...]
 
     def objects(self, folder: Path) -> dict[str, str]:
         """Every object's id and the path of its asset, in the order in which a limit takes them. ValueError: unreadable index."""
         ...
 
     def subset(self, folder: Path, name: str) -> list[str]:
-        """The ids of a named subset. Raises ValueError when there is none of that name."""
+        """The ids of a named subset, one of `subsets`. Raises ValueError when its list cannot be read."""
         ...
 
     def metadata(self, paths: list[str]) -> list[str]:
@@ -55,6 +57,7 @@ class Objaverse:
     index = "object-paths.json.gz"
     first = ("lvis-annotations.json.gz",)
     optional = ()
+    subsets = ("lvis",)
 
     def objects(self, folder: Path) -> dict[str, str]:
         """Folder by folder, so that a few objects need few metadata files."""
@@ -63,8 +66,6 @@ class Objaverse:
 
     def subset(self, folder: Path, name: str) -> list[str]:
         """lvis: those with an LVIS category."""
-        if name != "lvis":
-            raise ValueError(f"Objaverse has no subset {name!r}: there is lvis")
         categories = read_index(str(folder / "lvis-annotations.json.gz"), {})
         return sorted({uid for uids in categories.values() for uid in uids})
 
@@ -98,6 +99,7 @@ class Abo:
     first = tuple(f"listings/metadata/listings_{digit}.json.gz" for digit in "0123456789abcdef")
     # the licence has had two names, as the terms have changed
     optional = ("README.md", "LICENSE-CC-BY-4.0.txt", "LICENSE-CC-BY-NC-4.0.txt", "images/metadata/images.csv.gz")
+    subsets = ()
 
     def objects(self, folder: Path) -> dict[str, str]:
         """In the order of the list."""
@@ -105,7 +107,7 @@ class Abo:
 
     def subset(self, folder: Path, name: str) -> list[str]:
         """There is none."""
-        raise ValueError(f"ABO has no subset {name!r}")
+        raise NotImplementedError
 
     def metadata(self, paths: list[str]) -> list[str]:
         """The listings speak of all models and come first."""
