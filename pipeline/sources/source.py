@@ -8,11 +8,22 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from pipeline.asset import absolute
+from pipeline.sources.abo import Abo
 from pipeline.sources.folder import Folder
+from pipeline.sources.future3d import Future3D
 from pipeline.sources.objaverse import Objaverse
+from pipeline.sources.objaverse_xl import ObjaverseXL
+from pipeline.sources.shapenet import ShapeNet
 from pipeline.stage import Row
 
-KINDS: dict[str, type["Source"]] = {"objaverse": Objaverse, "folder": Folder}
+KINDS: dict[str, type["Source"]] = {
+    "objaverse": Objaverse,
+    "objaverse-xl": ObjaverseXL,
+    "shapenet": ShapeNet,
+    "3d-future": Future3D,
+    "abo": Abo,
+    "folder": Folder,
+}
 
 
 class Source(Protocol):
@@ -67,4 +78,4 @@ def _spelt(kind: str) -> str:
     return "".join(letter for letter in kind.lower() if letter.isalnum())
 
 
-_KIND_BY_SPELLING = {_spelt(kind): kind for kind in KINDS}
+_KIND_BY_SPELLING = {_spelt(kind): kind for kind in KINDS} | {"future3d": "3d-future"}
