@@ -87,8 +87,9 @@ def features(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.standard_normal((*shape, WIDTH)) * 1.5).astype(np.float32)
 
 
-def text_features(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Random features of one text."""
+def text_features(text: str) -> dict[str, np.ndarray]:
+    """Random features of one text, in every file the same."""
+    rng = rng_for(text)
     return {"original": features(rng, 1), "prompt_avg": features(rng, 1)}
 
 
@@ -105,13 +106,13 @@ def openshape_data(dataset: str, group: str, id: str, rng: np.random.Generator, 
         "image_feat": features(rng, 12),
         "thumbnail_feat": features(rng, 1)[0],
         "text": texts,
-        "text_feat": [text_features(rng) for _ in texts],
+        "text_feat": [text_features(text) for text in texts],
         "blip_caption": "a 3d model of a thing",
-        "blip_caption_feat": text_features(rng),
+        "blip_caption_feat": text_features("a 3d model of a thing"),
         "msft_caption": "",
-        "msft_caption_feat": text_features(rng),
+        "msft_caption_feat": text_features(""),
         "retrieval_text": found,
-        "retrieval_text_feat": [text_features(rng) for _ in found],
+        "retrieval_text_feat": [text_features(text) for text in found],
     } | changes
 
 

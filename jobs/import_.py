@@ -18,6 +18,7 @@ from pipeline.asset import absolute
 from pipeline.imports.openshape import ImportOpenShape, ImportTexts, OpenShapeFolder
 from pipeline.imports.splits import ImportSplit, read_split
 from pipeline.stage import Single
+from pipeline.teacher import DEFAULT_TEACHER, TeacherError, dim
 from schemas.tables import OBJECTS
 
 
@@ -25,6 +26,8 @@ from schemas.tables import OBJECTS
 class Job(Running):
     # Folder with OpenShape's unpacked files: Objaverse/000-000/UID.npy …, meta_data/. They are read as data, never run.
     openshape: str | None = None
+    # Whose features these files hold.
+    teacher: str = DEFAULT_TEACHER
     # CSV file of Cap3D, uid,caption: captions of objects that the corpus has.
     cap3d: str | None = None
     # A list of objects as NAME=FILE (.json, .csv, .txt); may be given several times. A list of the same name is replaced.
@@ -40,6 +43,10 @@ def main(job: Job) -> int:
         raise Refusal("say what to import: --openshape FOLDER, --cap3d FILE or --split NAME=FILE")
     if not job.openshape:
         job.corpus.need(OBJECTS.name)
+    try:
+        dim(job.teacher)
+    except TeacherError as error:
+        raise Refusal(str(error)) from error
     try:  # what cannot be read is told now, not after hours of work
         folder = OpenShapeFolder(absolute(job.openshape)) if job.openshape else None
         lists = {name: read_split(absolute(file), job.source) for name, file in map(_named, job.split)}
@@ -62,8 +69,8 @@ def _steps(
     job: Job, folder: OpenShapeFolder | None, cap3d: dict[str, list[str]], lists: dict[str, dict[str, str | None]]
 ) -> Iterator[Step]:
     if folder:
-        yield Step(job.setting("openshape", ImportOpenShape), records=folder.records())
-        texts = job.setting("openshape", ImportTexts, folder=folder)
+        yield Step(job.setting("openshape", ImportOpenShape, teacher=job.teacher), records=folder.records())
+        texts = job.setting("openshape", ImportTexts, teacher=job.teacher, folder=folder)
         yield Step(texts, records=texts.records(job.corpus))
     known = set(job.corpus.need(OBJECTS.name).to_table(columns=["object_id"])["object_id"].to_pylist())
     if job.cap3d:

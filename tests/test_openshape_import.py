@@ -52,7 +52,7 @@ def bring_in(corpus, folder, **more):
     texts = ImportTexts(folder=files)
     first = run(corpus, ImportOpenShape(), records=files.records(), **more)
     return {
-        summary.stage.partition("/")[2]: (summary.done, summary.failed, summary.skipped)
+        summary.stage.split("/")[1]: (summary.done, summary.failed, summary.skipped)
         for summary in [*first, *run(corpus, texts, records=texts.records(corpus), **more)]
     }
 
@@ -63,7 +63,7 @@ def rows(corpus, table, by="object_id"):
 
 
 def reasons(corpus):
-    return Counter((row["stage"].partition("/")[2], row["reason"]) for row in corpus.need("failures").to_table().to_pylist())
+    return Counter((row["stage"].split("/")[1], row["reason"]) for row in corpus.need("failures").to_table().to_pylist())
 
 
 def loaded(folder, uid=UIDS[0]):
@@ -223,7 +223,7 @@ def test_a_changed_file_is_done_again_and_a_moved_folder_with_the_same_files_is_
     bring_in(corpus, folder)
     write_openshape(
         folder / f"Objaverse/000-004/{UIDS[0]}.npy",
-        openshape_data("Objaverse", "000-004", UIDS[0], rng, blip_caption="new", blip_caption_feat=text_features(rng)),
+        openshape_data("Objaverse", "000-004", UIDS[0], rng, blip_caption="new", blip_caption_feat=text_features("new")),
     )
     made = bring_in(corpus, folder)
     assert {part: made[part][0] for part in made} == {

@@ -23,16 +23,12 @@ import pyarrow.compute as pc
 
 from pipeline.asset import stamp_of
 from pipeline.imports.ids import DATASETS, object_id, source_of
-from pipeline.imports.openshape_file import OpenShapeFile, read_file
+from pipeline.imports.openshape_file import NOISE, OpenShapeFile, read_file
 from pipeline.sources.record import RECORD_COLUMNS, record
 from pipeline.stage import Made, ObjectError, Row, Task, Work
 from pipeline.store import Corpus, quote
 from pipeline.teacher import DEFAULT_TEACHER, dim, name_in_tables
 from schemas.tables import CAPTIONS, OBJECTS, POINTS, Table, image_embeddings, text_embeddings
-
-_WIDTH = dim(DEFAULT_TEACHER)
-_IMAGES = image_embeddings(name_in_tables(DEFAULT_TEACHER), _WIDTH)
-_TEXTS = text_embeddings(name_in_tables(DEFAULT_TEACHER), _WIDTH)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        return f"import-openshape/{self.writes.name.partition('/')[0]}"
+        return f"import-openshape/{self.writes.name}"
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -128,15 +124,17 @@ class ImportOpenShape:
     not share it to the last digit.
     """
 
+    teacher: str = DEFAULT_TEACHER  # whose features the files hold
     most_mb: int = 64  # a file beyond it is refused unread
 
     @property
     def stages(self) -> tuple[Part, ...]:
+        name, width = name_in_tables(self.teacher), dim(self.teacher)
         return (
             Part(writes=OBJECTS, depends=RECORD_COLUMNS),
             Part(writes=POINTS, depends=_FILE),
             Part(writes=CAPTIONS, depends=(*_FILE, "text_is_noise")),
-            Part(writes=_IMAGES, depends=_FILE),
+            Part(writes=image_embeddings(name, width), depends=_FILE),
         )
 
     def start(self) -> Work:
@@ -150,7 +148,7 @@ class ImportOpenShape:
                 try:
                     if about["unusable"]:
                         raise ObjectError(*about["unusable"])
-                    file = read_file(about["asset_uri"], _WIDTH, self.most_mb)
+                    file = read_file(about["asset_uri"], self.teacher, self.most_mb)
                 except ObjectError as error:
                     for name in task.keys:
                         made.fail(name, task.id, error)
@@ -165,15 +163,11 @@ class ImportOpenShape:
         return work
 
 
-def _texts_in(place: str, most_mb: int) -> dict[str, Row] | ObjectError:
+def _texts_in(place: str, teacher: str, most_mb: int) -> dict[str, Row] | ObjectError:
     try:
-        return read_file(place, _WIDTH, most_mb).text_embeddings()
+        return read_file(place, teacher, most_mb).text_embeddings()
     except ObjectError as error:
         return error
-
-
-def _strings(values) -> pa.Array:
-    return pa.array(list(values), pa.string())
 
 
 def _object(file: OpenShapeFile, about: Row) -> list[Row]:
@@ -203,31 +197,31 @@ def _images(file: OpenShapeFile, about: Row) -> list[Row]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportTexts:
-    """The embeddings of the imported captions, kept or not, one per distinct text; comes after `ImportOpenShape`.
+    """The embeddings of the imported captions that are kept or noise, one per distinct text; comes after `ImportOpenShape`.
 
-    A text that several files have is taken from the first of them, by object id. Its row depends on the text alone: the teacher
-    is always the same.
+    A text that several files have is taken from the first of them, by object id. Its row depends on the text alone: a teacher says
+    the same of it in every file.
     """
 
     folder: OpenShapeFolder
+    teacher: str = DEFAULT_TEACHER
     most_mb: int = 64
 
     @property
     def stages(self) -> tuple[Part, ...]:
-        return (Part(writes=_TEXTS, depends=("text_sha256",), per="text_sha256", batch=1024),)
+        table = text_embeddings(name_in_tables(self.teacher), dim(self.teacher))
+        return (Part(writes=table, depends=("text_sha256",), per="text_sha256", batch=1024),)
 
     def records(self, corpus: Corpus) -> Iterator[Row]:
         """One per distinct text of the folder's objects: its hash, and the file that has it."""
         uris = {row["object_id"]: row["asset_uri"] for row in self.folder.records()}
         [captions] = [stage.name for stage in ImportOpenShape().stages if stage.writes is CAPTIONS]
-        said = corpus.need(CAPTIONS.name).to_table(columns=["text_sha256", "object_id"], filter=f"stage = {quote(captions)}")
+        said = corpus.need(CAPTIONS.name).to_table(
+            columns=["text_sha256", "object_id"],
+            filter=f"stage = {quote(captions)} AND (kept OR dropped_because = {quote(NOISE)})",
+        )
+        said = said.filter(pc.is_in(said["object_id"], pa.array(list(uris), pa.string())))  # others came from another folder
         first = said.group_by("text_sha256").aggregate([("object_id", "min")])
-        if pc.any(
-            pc.invert(pc.is_in(said["object_id"], _strings(uris)))
-        ).as_py():  # from another folder: its files are not known here
-            first = (
-                said.filter(pc.is_in(said["object_id"], _strings(uris))).group_by("text_sha256").aggregate([("object_id", "min")])
-            )
         for batch in first.to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
                 yield {"text_sha256": row["text_sha256"], "beside": uris[row["object_id_min"]]}
@@ -243,7 +237,7 @@ class ImportTexts:
             for task in tasks:
                 place = task.rows[0]["beside"]
                 if place != opened:
-                    opened, texts = place, _texts_in(place, self.most_mb)
+                    opened, texts = place, _texts_in(place, self.teacher, self.most_mb)
                 if isinstance(texts, ObjectError):
                     made.fail(stage.name, task.id, texts)
                 elif task.id not in texts:

@@ -2,7 +2,7 @@
 
 Its fields (https://github.com/Colin97/OpenShape_code, "Training Data"): xyz (10000, 3), y up; rgb (10000, 3) in 0..1; image_feat
 (12, 1280); thumbnail_feat; text, blip_caption, msft_caption, retrieval_text, each with …_feat: {"original", "prompt_avg"}. No
-feature has unit length. Of `tricorpus`, which our own exports add, see `pipeline.exports.openshape_file`.
+feature has unit length. Of `tricorpus`, which our own exports add, see `pipeline.exports.openshape`.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pipeline.asset import local_copy
 from pipeline.imports.pickled import load_pickled, plain
 from pipeline.points import farthest_first
 from pipeline.stage import ObjectError, Row, rng_for
+from pipeline.teacher import dim, name_in_tables
 from schemas.check import UNIT_TOLERANCE, SchemaError, to_table
 from schemas.tables import CAPTIONS, OBJECTS, POINTS, POINTS_PER_OBJECT, Table
 
@@ -213,9 +214,9 @@ class OpenShapeFile:
         return ObjectError("malformed", f"{self.place}: {field} {what}")
 
 
-def read_file(place: str, width: int, most_mb: int) -> OpenShapeFile:
-    """Read a file of at most `most_mb` MiB. Raises ObjectError: asset_missing, asset_too_large, malformed, and what `load_pickled`
-    raises."""
+def read_file(place: str, teacher: str, most_mb: int) -> OpenShapeFile:
+    """Read a file of at most `most_mb` MiB with features of a teacher. Raises ObjectError: asset_missing, asset_unreadable,
+    asset_too_large, malformed, other_teacher, and what `load_pickled` raises."""
     try:
         with local_copy(place) as path:
             size = path.stat().st_size
@@ -231,7 +232,10 @@ def read_file(place: str, width: int, most_mb: int) -> OpenShapeFile:
     data = load_pickled(path, content)
     if not isinstance(data, dict):
         raise ObjectError("malformed", f"{place} holds a {type(data).__name__}, must be a dictionary")
-    return OpenShapeFile(place, hashlib.sha256(content).hexdigest(), len(content), width, data)
+    file = OpenShapeFile(place, hashlib.sha256(content).hexdigest(), len(content), dim(teacher), data)
+    if file.ours is not None and file.ours.get("teacher") != name_in_tables(teacher):
+        raise ObjectError("other_teacher", f"{place} has features of {file.ours.get('teacher')!r}, not {teacher}: say --teacher")
+    return file
 
 
 def canonical_from_cloud(xyz: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "4 4"]:
