@@ -181,7 +181,9 @@ def test_a_file_that_is_a_program_or_broken_is_a_failure_and_the_others_come_in(
         "f": good | {"text": 5, "rgb": good["rgb"] * 255},
         "1": good | {"text": [], "blip_caption": "", "retrieval_text": []},
         "2": good | {"image_feat": np.zeros((12, 7), np.float32)},
-        "3": good | {"tricorpus": {"object": {"name": 5}, "points": 3, "captions": [1], "images": {}, "texts": []}},
+        "3": good
+        | {"tricorpus": {"teacher": TEACHER, "object": {"name": 5}, "points": 3, "captions": [1], "images": {}, "texts": []}},
+        "5": good | {"tricorpus": {"teacher": "ViT-B-32:openai"}},
     }
     for letter, data in broken.items():
         write_openshape(folder / f"Objaverse/000-009/{letter * 32}.npy", data)
@@ -194,6 +196,7 @@ def test_a_file_that_is_a_program_or_broken_is_a_failure_and_the_others_come_in(
         **{(stage, "unsafe_pickle"): 1 for stage in ("objects", "points", "captions", "image_embeddings")},
         **{(stage, "not_npy"): 1 for stage in ("objects", "points", "captions", "image_embeddings")},
         **{(stage, "id_not_understood"): 1 for stage in ("objects", "points", "captions", "image_embeddings")},
+        **{(stage, "other_teacher"): 1 for stage in ("objects", "points", "captions", "image_embeddings")},
         ("points", "few_points"): 1,
         ("points", "not_finite"): 1,
         ("points", "degenerate"): 1,
