@@ -31,7 +31,7 @@ NOISE_WORDS = frozenset(
     finished fixed free freebie freedownload freemodel fusion360 gameart gameasset gameassets gamedev gameready glb gltf
     handpainted hd high-poly highpoly homework houdini hq hyper import indiegame inktober kitbash laserscan lidar lod lod0
     lod1 lod2 low low-poly low_poly lowpoly lowpolyart marmoset material materials maya mesh meshlab meshmixer metashape misc
-    mixamo model modeling modelling models modo my nerf new nodevember nomad noname none null obj object objects optimized
+    mixamo model modeling modelling models modo multi my nerf new nodevember nomad noname none null obj object objects optimized
     part pbr pbr-texturing pbrtextures photogrammetry photoscan ply poly polycam polygon portfolio postshot practice preview
     print printable printing project prop props quixel ready realitycapture realtime render rendered retopo retopology rig
     rigged sample scan scaniverse scanned scans scene sculpt sculpting sculptjanuary sculptober sculptris sfm sketch sketchfab
@@ -80,6 +80,9 @@ _BOILERPLATE = re.compile(
   | \b(?:uvs?|unwrapped|pbr|texels?|[248]k|textures?\ (?:are|is|included|maps?)|game[- ]?ready|fully\ rigged|is\ rigged)\b
   | \b(?:fbx|obj|gltf|glb|stl|\.blend|file\ formats?|export(?:ed)?\ (?:by|with|from|as))\b
   | \b(?:made|created|modell?ed|rendered|textured|sculpted|designed)\ (?:with|in|for|by|using)\b
+  | \b(?:warrant(?:y|ies)|guarantee[ds]?|satisfaction|free\ returns?|return\ policy|(?:easy|no)\ assembly|assembly\ required)\b
+  | \b(?:(?:easy|simple)\ to\ (?:assemble|carry|clean|install|store|use)|(?:dry|spot|wipe)[- ]clean|machine[- ]wash\w*)\b
+  | \b(?:dishwasher|microwave)[- ]safe\b
   | \b(?:scann?ed|captured|photographed)\ (?:with|using|by)|rigged\ and|animations?|comes\ with\b
     """,
     re.IGNORECASE | re.VERBOSE,

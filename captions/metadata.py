@@ -38,7 +38,7 @@ class CaptionMetadata:
     """Captions of origin "metadata". An object that has texts of which none is fit gets only captions that are not kept."""
 
     name: ClassVar = "caption"
-    version: ClassVar = 1
+    version: ClassVar = 2
     reads: ClassVar = "objects"
     per: ClassVar = "object_id"
     columns: ClassVar = ("object_id", "name", "categories", "tags", "description")
@@ -107,7 +107,7 @@ class CaptionMetadata:
         tags = list(dict.fromkeys(tag for raw in about["tags"] if (tag := clean_tag(raw))))
         known = {word for text in [name or "", *about["categories"]] for word in words(text)}
         for kind in kinds:
-            if name and not _says_the_same(name, kind):
+            if name and not (_says_the_same(name, kind) or is_one_of_several(kind)):
                 yield Candidate("name and category", templates.name_and_kind(name, kind))
             if adjectives := _adjectives(name, kind, tags):
                 yield Candidate("category and adjectives", templates.model_of(kind, adjectives))

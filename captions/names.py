@@ -35,6 +35,7 @@ def clean_name(raw: str) -> str:
     text = _BRACKETS.sub(lambda found: " " if is_noise(found[0]) else found[0], text)
     for pattern in (_ADVERT, _VERSION):
         text = pattern.sub(" ", text)
+    text = re.sub(r"(?<=\d)[\"”″]", "", text)  # inches, whose mark at the end would go as a quotation's
     text = _tidy(_join(part for part in _parts(_tidy(text)) if not is_noise(part[0])))
     text = _AUTHOR.sub("", text)
     text = _tidy(_NUMBER_AT_END.sub("", text))

@@ -17,7 +17,7 @@ ADJECTIVES = (
 
 # Last words of nouns that take no article.
 _WITHOUT_ARTICLE = frozenset(
-    """alcohol applesauce armor asparagus bacon beef bread broccoli butter cattle cauliflower celery champagne cheese chess
+    """alcohol applesauce armor art asparagus bacon beef bread broccoli butter cattle cauliflower celery champagne cheese chess
     chinaware cider clothing coffee coleslaw corn cornbread cornmeal crabmeat cream cutlery detergent equipment escargot
     flannel floss flour food footwear fruit fudge furniture garlic gelatin ginger grass gravy guacamole ham honey hummus ice
     icecream jam jewelry juice kelp lasagna lemonade lettuce lighting lightning lingerie liquor lotion luggage machinery meat milk

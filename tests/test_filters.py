@@ -50,6 +50,8 @@ SENTENCES = {
         "Apple Half - low poly food model",
     ],
     "boilerplate": [
+        "Easy to clean",
+        "Free returns for 30 days.",
         "Made in Blender 2.8.",
         "I made this for school.",
         "This was fun, so i added more.",

@@ -62,6 +62,21 @@ def test_a_category_that_the_name_does_not_say_joins_it():
         assert [rule for rule, _ in kept(name=name, categories=[category])] == ["name", "category"]
 
 
+def test_what_may_be_several_things_is_said_only_where_nothing_else_is():
+    several = "a 3D model of a cabinet, shelf or desk"
+    assert [text for _, text in kept(categories=["cabinet/shelf/desk"])] == [several]
+    assert [text for _, text in kept(categories=["shelf", "cabinet/shelf/desk"])] == ["a 3D model of a shelf"]
+    assert [text for _, text in kept(name="Wine Rack", categories=["cabinet/shelf/desk"])] == ["Wine Rack", several]
+
+
+def test_the_further_names_of_a_product_are_captions_without_its_brand():
+    names = "Amazon Brand – Rivet Oval Rug, Slate Grey\nMade of wool\nEasy to clean"
+    assert [text for rule, text in kept(name="Oval Rug, Yellow", description=names) if rule == "description"] == [
+        "Oval Rug, Slate Grey",
+        "Made of wool",
+    ]
+
+
 def test_an_adjective_comes_from_a_tag_and_not_from_another_word_of_the_name():
     assert ("category and adjectives", "a 3D model of a large boat") in kept(
         name="Boat Large", categories=["boat"], tags=["boat", "large"]

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from captions.filters import words
-from captions.names import clean_category, clean_name, clean_tag, is_shelf
+from captions.names import clean_category, clean_name, clean_tag, is_one_of_several, is_shelf
 
 NAMES = {
     # files
@@ -38,6 +38,14 @@ NAMES = {
     "Bench #3": "Bench",
     "Bridge 001": "Bridge",
     "Chair Copy 2": "Chair",
+    # brands and inches of a shop
+    "Amazon Brand – Rivet Modern Wool Area Rug, 4 x 6 Foot, Blue": "Modern Wool Area Rug, 4 x 6 Foot, Blue",
+    "Amazon Brand - Cushion, Polyester Fill": "Cushion, Polyester Fill",
+    "AmazonBasics Low-Back Computer Desk Chair": "Low-Back Computer Desk Chair",
+    "Stone & Beam Bradbury Chesterfield Sofa": "Bradbury Chesterfield Sofa",
+    "Amazon Brand – Stone & Beam Lamp": "Lamp",
+    "Amazon Brand - Solimo": "",
+    'Framed Wall Art, 24" x 36"': "Framed Wall Art, 24 x 36",
     # marks and capitals
     "MODERN OFFICE CHAIR": "Modern office chair",
     "*** CASTLE ***": "Castle",
@@ -53,7 +61,7 @@ NAMES = {
 GOOD = """Apple Half|T-Rex|Spider-Man|McLaren F1|iPhone 12 Pro|AK-47|R2-D2|BMW M3|Area 51|Apollo 11 Lunar Module|
 Porsche 911 GT3|V8 Engine|V2 Rocket|Engine V8|Agent 007|17th Century Chair|Ford Mustang 1967|
 Church St. Mary's, Krakow|The Thinker, Rodin|Chair (Red)|Café Chair|Hand – Left|Step by step|TV|
-Nintendo Entertainment System|Low Poly Horse""".replace("\n", "").split("|")
+Nintendo Entertainment System|Low Poly Horse|Rivet Gun|Symbol of Peace|Amazon Rainforest|A Find""".replace("\n", "").split("|")
 
 
 @pytest.mark.parametrize("raw, expected", NAMES.items())
@@ -78,7 +86,16 @@ def test_a_category_becomes_a_noun():
     assert clean_category("glass_(drink_container)") == "glass (drink container)"
     assert clean_category("SOFA") == "sofa"
     assert clean_category("Office Chair") == "office chair"
+    assert clean_category("STOOL_SEATING") == "stool"
     assert [is_shelf(category) for category in ("cars-vehicles", "Cars & Vehicles", "music", "chair")] == [True, True, True, False]
+    assert [is_shelf(category) for category in ("Others", "HOME", "SPORTING_GOODS", "TABLE")] == [True, True, True, False]
+
+
+def test_a_category_of_several_things_is_said_in_words():
+    assert clean_category("sideboard / side cabinet / console table") == "sideboard, side cabinet or console table"
+    assert clean_category("Corner/Side Table") == "corner or side table"
+    assert clean_category("three-seat / multi-seat sofa") == "three-seat or multi-seat sofa"
+    assert is_one_of_several(clean_category("Pier/Stool")) and not is_one_of_several("floor lamp")
 
 
 @pytest.mark.parametrize(
