@@ -35,7 +35,7 @@ def test_a_source_that_cannot_be_meant_is_refused_with_a_sentence(text, sentence
         source_from(text)
 
 
-@pytest.mark.parametrize("kind", ["objaverse", "folder"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_place_that_is_not_there_is_refused(kind, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/nowhere does not exist: give"):
         source_from(f"{kind}={tmp_path}/nowhere")
