@@ -1,6 +1,7 @@
 """What this machine has for tricorpus, what is missing, and what to do about it."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -92,6 +93,7 @@ def look() -> list[Fact]:
         *(lambda package=package, module=module: [_package(package, module)] for package, module in _PACKAGES.items()),
         _ray,
         _machine,
+        _protocols,
         _weights,
     ]
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -210,6 +212,16 @@ def _machine() -> list[Fact]:
 
 def _space(name: str, free: int, tight: int, todo: str) -> Fact:
     return Fact(name, NOTE, f"only {_gib(free)} free", todo) if free < tight else Fact(name, OK, f"{_gib(free)} free")
+
+
+def _protocols() -> list[Fact]:
+    """Which remote places can be named in URIs; the packages for others are no part of the environment."""
+    usable, lacking = [], []
+    for protocol, package in {"http": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}.items():
+        (usable if importlib.util.find_spec(package) else lacking).append((f"{protocol}://", package))
+    found = " ".join(protocol for protocol, _ in usable)
+    todo = ", ".join(f"{protocol} comes with {package}" for protocol, package in lacking)
+    return [Fact("remote places", OK, f"{found}; {todo}" if todo else found)]
 
 
 def _weights() -> list[Fact]:

@@ -114,6 +114,7 @@ def test_an_object_without_annotation_has_nulls_and_an_unknown_license(folder):
     record = by_letter(folder)["f"]
     assert [record[name] for name in ("name", "description", "creator", "thumbnail_uri", "unusable")] == [None] * 5
     assert (record["license"], record["categories"], record["tags"]) == ("unknown", [], [])
+    assert record["warnings"] == ["metadata_missing"]
     shutil.rmtree(folder / "metadata")
     assert all(record["name"] is None and record["unusable"] is None for record in records(folder))
 
@@ -136,6 +137,21 @@ def test_without_a_list_of_paths_what_lies_in_glbs_counts(folder):
     (folder / "object-paths.json.gz").unlink()
     without = by_letter(folder)
     assert without == {letter: record for letter, record in with_list.items() if letter != "c"}
+
+
+def test_an_object_of_which_nothing_is_said_is_warned_of(folder):
+    change(folder, "b", name="", description=None, tags=[], categories=[])
+    assert {letter: record["warnings"] for letter, record in by_letter(folder).items() if letter in "ab"} == {
+        "a": [],
+        "b": ["no_text"],
+    }
+
+
+def test_of_a_part_only_what_was_asked_for_can_be_missing(folder):
+    (folder / "asked-for.txt").write_text(f"{UIDS['a']}\n")
+    assert set(by_letter(folder)) == set("abdef")
+    (folder / "asked-for.txt").write_text(f"{UIDS['c']}\n")
+    assert by_letter(folder)["c"]["asset_stamp"] is None
 
 
 def test_age_restricted_objects_are_marked(folder):
@@ -196,6 +212,8 @@ def test_the_real_part_of_objaverse_is_read_as_planted(assets):
     assert {uid for uid, record in found.items() if record["asset_stamp"] is None} == set(planted["not_downloaded"])
     assert [uid for uid, record in found.items() if record["unusable"]] == ["1569c256fba5413080c36dfdedbc15b8"]
     assert found["79835ea3522d3f99a86de822097693ca"]["name"] is None
+    warned = {uid: record["warnings"] for uid, record in found.items() if record["warnings"]}
+    assert warned == {"79835ea3522d3f99a86de822097693ca": ["no_text"], "f869ce1c8414a264bb11e14a2c8850ed": ["metadata_missing"]}
     assert found["f869ce1c8414a264bb11e14a2c8850ed"]["license"] == "unknown"
     assert found["fb6b49973e6d3a9cf0f2e6e4e8ce5209"]["license"] == "CC-BY-NC-4.0"
     assert found["50e5290c652bd2d65c0580403d285ed8"]["name"] == "りんご 🍏 «Pomme» Яблоко"

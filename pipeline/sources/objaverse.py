@@ -92,7 +92,9 @@ class Objaverse:
             if stamp is None:
                 continue
             about = annotations.get(uid) or {}
-            missing = not about and not unusable
+            texts = [about.get("name"), about.get("description"), *_names(about.get("tags")), *_names(about.get("categories"))]
+            silent = not any(text and text.strip() for text in [*texts, *categories.get(uid, ())])
+            warnings = {"metadata_missing": not about and not unusable, "no_text": silent and bool(about)}
             user = about.get("user") or {}
             yield record(
                 source=self.name,
@@ -107,7 +109,7 @@ class Objaverse:
                 creator=user.get("displayName") or user.get("username"),
                 thumbnail_uri=f"{self.root}/thumbnails/{shard}/{pictures[uid]}" if uid in pictures else _picture(about),
                 unusable=unusable or (AGE_RESTRICTED if about.get("isAgeRestricted") else None),
-                warnings=["metadata_missing"] if missing else [],
+                warnings=[name for name, is_so in warnings.items() if is_so],
             )
 
     def _annotations(self, shard: str) -> tuple[dict[str, Any], Unusable | None]:
