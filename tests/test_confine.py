@@ -1,12 +1,20 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from pipeline.mesh import load
 from render import confine
+from render.blender import Blender, BlenderSettings
+from render.blender_pass import RenderViews
+from render.spec import Request
+from render.views import read_pictures
 
 pytestmark = pytest.mark.skipif(not confine.version(), reason="this kernel has no Landlock")
 PYTHON = (sys.prefix, sys.base_prefix)
@@ -83,3 +91,85 @@ def test_a_kernel_without_landlock_starts_the_program_all_the_same(places, monke
     monkeypatch.setattr(confine, "version", lambda: 0)
     confine.confine([(confine.READ, "/usr")])
     assert places["secret"].read_text() == "secret"
+
+
+# ------------------------------------------------------------------------------------------------------------ Blender
+
+
+TRIANGLE = """
+    def Mesh "triangle" {
+        int[] faceVertexCounts = [3]
+        int[] faceVertexIndices = [0, 1, 2]
+        point3f[] points = [(0, 0, Z), (1, 0, Z), (1, 1, Z)]
+        texCoord2f[] primvars:st = [(0, 0), (1, 0), (1, 1)] (
+            interpolation = "vertex"
+        )
+        rel material:binding = </asset/paint>
+    }
+"""
+PAINT = """
+    def Material "paint" {
+        token outputs:surface.connect = </asset/paint/surface.outputs:surface>
+        def Shader "surface" {
+            uniform token info:id = "UsdPreviewSurface"
+            color3f inputs:diffuseColor.connect = </asset/paint/picture.outputs:rgb>
+            token outputs:surface
+        }
+        def Shader "picture" {
+            uniform token info:id = "UsdUVTexture"
+            asset inputs:file = @PICTURE@
+            float2 inputs:st.connect = </asset/paint/layer.outputs:result>
+            float3 outputs:rgb
+        }
+        def Shader "layer" {
+            uniform token info:id = "UsdPrimvarReader_float2"
+            token inputs:varname = "st"
+            float2 outputs:result
+        }
+    }
+"""
+
+
+def usda(path: Path, *content: str, name: str = "asset") -> Path:
+    path.write_text(f'#usda 1.0\n(\n    defaultPrim = "{name}"\n)\ndef Xform "{name}" {{\n{"".join(content)}\n}}\n')
+    return path
+
+
+def opened(blender: Blender, path: Path) -> tuple[int, int, np.ndarray]:
+    """Triangles, missing textures and the pictures of an asset, which is put with what lies beside it where Blender may read."""
+    given = Path(blender._folder.name, "given")
+    shutil.rmtree(given, ignore_errors=True)
+    path = Path(shutil.copytree(path.parent, given), path.name)
+    stage = RenderViews(width=32, height=32)
+    answer, folder = blender.do(Request(asset=str(path), format="usda", pictures=stage.pictures(), mesh=True))
+    return len(load(folder / "mesh").faces), answer.missing_textures, np.stack(read_pictures(folder, 12))
+
+
+@pytest.fixture(scope="module")
+def blenders():
+    with Blender(BlenderSettings(confine=True)) as confined, Blender(BlenderSettings(confine=False)) as free:
+        yield {True: confined, False: free}
+
+
+@pytest.mark.parametrize(("confined", "faces"), [(True, 1), (False, 2)])
+def test_blender_reads_no_file_outside_its_folder_that_an_asset_names(blenders, tmp_path, confined, faces):
+    other = usda(tmp_path / "other.usda", TRIANGLE.replace("Z", "1"), name="other")
+    (tmp_path / "asset").mkdir()
+    more = f'    def Xform "more" (\n        references = @{other}@\n    ) {{\n    }}\n'
+    path = usda(tmp_path / "asset" / "asset.usda", TRIANGLE.replace("Z", "0"), more)
+    assert opened(blenders[confined], path)[0] == faces
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_picture_outside_its_folder_is_missing_with_and_without_landlock(blenders, tmp_path, confined):
+    (tmp_path / "asset").mkdir()
+    red = Image.new("RGB", (8, 8), "red")
+    red.save(tmp_path / "secret.png")
+    red.save(tmp_path / "asset" / "own.png")
+    seen = {}
+    for name in (str(tmp_path / "secret.png"), str(tmp_path / "absent.png"), "./own.png"):
+        path = usda(tmp_path / "asset" / "asset.usda", TRIANGLE.replace("Z", "0"), PAINT.replace("PICTURE", name))
+        seen[Path(name).stem] = opened(blenders[confined], path)
+    assert [seen[name][1] for name in ("secret", "absent", "own")] == [1, 1, 0]
+    np.testing.assert_array_equal(seen["secret"][2], seen["absent"][2])
+    assert (seen["own"][2] != seen["absent"][2]).any()
