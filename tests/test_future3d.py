@@ -29,7 +29,7 @@ def home(tmp_path):
     for id in (SOFA, LAMP, BARE):
         (home / id).mkdir(parents=True)
         for name in FILES:
-            (home / id / name).write_text(name)
+            (home / id / name).write_bytes(b"\xff\xd8" + name.encode())
     (home / BARE / "texture.png").unlink()
     list_models(home, entry(SOFA), entry(ABSENT), entry(LAMP, category=None, theme=None, material=None, style=None))
     return home
@@ -114,6 +114,11 @@ def test_the_model_that_is_known_to_be_broken_is_not_opened(home):
     assert reason == "known_broken" and BROKEN in message
 
 
+def test_a_picture_that_is_no_jpeg_is_told(home):
+    (home / SOFA / "image.jpg").write_bytes(b"\x89PNG")
+    assert {id: record["warnings"] for id, record in by_id(home).items()}[SOFA] == ["wrong_extension"]
+
+
 def test_the_folder_above_will_do(home):
     assert records(home.parent) == records(home)
 
@@ -155,7 +160,11 @@ def test_the_real_part_of_3d_future_is_read_as_planted(assets):
     short = {id[:8]: record for id, record in found.items()}
     assert [id for id, record in short.items() if record["asset_stamp"] is None] == ["1f1f1f1f"]
     warned = {id: record["warnings"] for id, record in short.items() if record["warnings"]}
-    assert warned == {"4f7fe1c0": ["missing_texture"], "83d63574": ["metadata_missing"]}
+    assert warned == {
+        "4f7fe1c0": ["missing_texture"],
+        "5e1df3d5": ["wrong_extension"],
+        "83d63574": ["metadata_missing"],
+    }
     assert short["1bbdf563"]["texture"].endswith("/texture.png")
     assert (short["2982fa3c"]["categories"], short["2982fa3c"]["tags"]) == (["others"], [])
     assert short["ae59398b"]["tags"] == ["Industrial"]

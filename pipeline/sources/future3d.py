@@ -72,6 +72,7 @@ class Future3D:
             "metadata_missing": about is None,
             "metadata_conflict": conflict,
             "missing_texture": bool(stamps) and not textured,
+            "wrong_extension": "image.jpg" in stamps and _is_no_jpeg(f"{folder}/image.jpg"),
         }
         told = about or {}
         return record(
@@ -91,6 +92,15 @@ class Future3D:
 
 def _holds_models(folder: str) -> bool:
     return "model_info.json" in files_in(folder) or any(map(_ID.fullmatch, folders_in(folder)))
+
+
+def _is_no_jpeg(place: str) -> bool:
+    """Whether a picture on this machine is something else than its name says. In an object store, to know would take a request for
+    each object on each run."""
+    if "://" in place:
+        return False
+    with open(place, "rb") as file:
+        return file.read(2) != b"\xff\xd8"
 
 
 def _listed(home: str) -> tuple[dict[str, dict[str, Any]], set[str]]:
