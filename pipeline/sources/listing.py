@@ -13,6 +13,7 @@ import fsspec
 
 from pipeline.asset import format_of, stamps_in
 
+_MOST_COLLECTIONS = 100  # folders beside each other; where there are more, they are objects of something else
 # Buffers, materials and textures: what an asset in parts has in files beside it.
 PARTS = ("bin", "mtl", "png", "jpg", "jpeg", "webp", "ktx2", "tga", "bmp", "dds", "tif", "tiff", "gif", "exr", "hdr")
 
@@ -51,7 +52,8 @@ def home_of(root: str, holds: Callable[[str], bool]) -> str | None:
         raise FileNotFoundError(f"{root} does not exist: give the folder that holds the collection")
     if holds(root):
         return root
-    found = [f"{root}/{name}" for name in folders_in(root) if holds(f"{root}/{name}")]
+    inner = folders_in(root)
+    found = [f"{root}/{name}" for name in inner if holds(f"{root}/{name}")] if len(inner) <= _MOST_COLLECTIONS else []
     if len(found) > 1:
         raise ValueError(f"{root} holds the collection more than once: give one of {', '.join(found)}")
     return found[0] if found else None
