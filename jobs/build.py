@@ -21,6 +21,7 @@ from pipeline.status import completeness
 from pipeline.teacher import DEFAULT_TEACHER, TeacherError, WeightsMissing
 from render.blender import BlenderSettings
 from render.blender_pass import BlenderPass, RenderViews, SamplePoints
+from render.photos import CloudPoints, PhotoPass, PhotoViews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class Job(Running):
 def main(job: Job) -> int:
     """Run all stages."""
     began = time.monotonic()
-    steps = [*ingest_steps(job, job.source, job.limit), blender_step(job), caption_step(job), *embed_steps(job, job.teacher)]
+    steps = [*ingest_steps(job, job.source, job.limit), blender_step(job), photo_step(job)]
+    steps += [caption_step(job), *embed_steps(job, job.teacher)]
     say(job, f"corpus       {job.corpus.root}\nworkers      {job.workers or 'in this process'}\nteacher      {job.teacher}")
     summaries = carry_out(job, steps)
     whole = completeness(job.corpus)
@@ -75,6 +77,17 @@ def blender_step(job: Running, *, render: bool = True, points: bool = True) -> S
             points=job.setting("points", SamplePoints) if points else None,
             blender=job.setting("blender", BlenderSettings),
         )
+    )
+
+
+def photo_step(job: Running, *, render: bool = True, points: bool = True) -> Step:
+    """The step for what was photographed or measured: photos to views, point clouds to points, or one of the two."""
+    return Step(
+        PhotoPass(
+            photos=job.setting("photos", PhotoViews) if render else None,
+            clouds=job.setting("clouds", CloudPoints) if points else None,
+        ),
+        where_wanted=True,
     )
 
 

@@ -17,7 +17,7 @@ from jobs.progress import duration, progress
 from jobs.refusal import Refusal
 from pipeline.on_ray import OnRay, cluster, gpus
 from pipeline.run import Summary, Where, here, run
-from pipeline.stage import Pass, Row, Single
+from pipeline.stage import Pass, Row, Single, Stage
 from pipeline.store import Corpus
 
 
@@ -95,12 +95,14 @@ SECTIONS = (
 @dataclass(frozen=True)
 class Step:
     """One pass of a job. `records`: its input, when that is no table; `whole`: they are all there are, so rows of other ids go.
-    `embeds`: it is done by the embedding workers."""
+    `embeds`: it is done by the embedding workers. `where_wanted`: it is passed over, without a word, in a corpus that has and had
+    nothing for it."""
 
     work: Pass
     records: Iterable[Row] | None = None
     whole: bool = False
     embeds: bool = False
+    where_wanted: bool = False
 
 
 def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
@@ -109,6 +111,8 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
     with running.corpus.lock(), _cluster(running):
         for step in steps:
             stages = step.work.stages
+            if step.where_wanted and not any(_wanted(running.corpus, stage) for stage in stages):
+                continue
             for stage in stages:
                 say(running, f"{stage.name}  {_settings_line(stage.settings())}".rstrip())
             work, workers, where = _where(running, step)
@@ -168,6 +172,11 @@ def summary_line(summary: Summary) -> str:
     why = f" ({counted(summary.reasons)})" if summary.failed else ""
     numbers = f"{summary.done:>7,} done  {summary.skipped:>7,} skipped  {summary.failed:>5,} failed{why}"
     return f"  {summary.stage:<44}{numbers}  [{duration(summary.seconds)}{rate}]"
+
+
+def _wanted(corpus: Corpus, stage: Stage) -> bool:
+    """Whether the stage has something to do, or ever had: then its leftovers may have to go."""
+    return stage.name in corpus.made_by(stage.writes.name) or corpus.need(stage.reads).count_rows(stage.where) > 0
 
 
 def _settings_line(settings: dict[str, Any]) -> str:

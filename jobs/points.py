@@ -1,10 +1,10 @@
 """Sample points on each object of the corpus that lacks them (`build` makes them in the same go as the views)."""
 
-from jobs.build import blender_step
+from jobs.build import blender_step, photo_step
 from jobs.carry_out import Running as Job
 from jobs.carry_out import carry_out_alone
 
 
 def main(job: Job) -> int:
     """Run the stage."""
-    return carry_out_alone(job, ("objects",), lambda job: [blender_step(job, render=False)])
+    return carry_out_alone(job, ("objects",), lambda job: [blender_step(job, render=False), photo_step(job, render=False)])

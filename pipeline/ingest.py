@@ -5,11 +5,15 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+from pipeline.photo_folder import examine_cloud, examine_photos
 from pipeline.preflight import Limits, examine
 from pipeline.sources.record import AGE_RESTRICTED, RECORD_COLUMNS
 from pipeline.sources.source import Source
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one
 from schemas.tables import OBJECTS
+
+# What is no file with a mesh is looked into by its own function.
+_EXAMINERS = {"photos": examine_photos, "pcd": examine_cloud}
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def objects_row(task: Task, limits: Limits) -> list[Row]:
     """The row of OBJECTS of one record.
 
     Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing,
-    asset_unreadable, sha256_differs, and the reasons of `pipeline.preflight`.
+    asset_unreadable, sha256_differs, and the reasons of `pipeline.preflight` and `pipeline.photo_folder`.
     """
     [record] = task.rows
     place = record["asset_uri"]
@@ -61,7 +65,7 @@ def objects_row(task: Task, limits: Limits) -> list[Row]:
     if record["asset_stamp"] is None:
         raise _missing(place)
     try:
-        seen = examine(record, limits)
+        seen = _EXAMINERS.get(record["asset_format"], examine)(record, limits)
     except FileNotFoundError:
         raise _missing(place) from None
     except PermissionError as error:

@@ -6,8 +6,9 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int, UInt8
 
+from pipeline.clouds import Cloud
 from pipeline.mesh import Mesh, Paint
-from pipeline.shape import warnings
+from pipeline.shape import warnings, warnings_of_cloud
 from pipeline.stage import ObjectError
 
 # So many points come first, each the farthest from all before it: every prefix of them covers the object as evenly as it can.
@@ -41,6 +42,48 @@ def sample_points(mesh: Mesh, count: int, rng: np.random.Generator) -> dict[str,
         "area": float(area.sum()),
         "warnings": warnings(mesh),
     }
+
+
+def points_of_cloud(
+    cloud: Cloud, canonical_from_cloud: Float[np.ndarray, "4 4"], count: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The columns of POINTS but the object's id: `count` points of a cloud as they are, in the canonical frame.
+
+    Of more than that, one of each cell of a grid so fine that about `count` cells are taken: even, however dense the cloud is in
+    places. Fewer are repeated, all of them before any a second time, so that every prefix up to their number has each but once.
+    """
+    xyz = (cloud.xyz @ canonical_from_cloud[:3, :3].T + canonical_from_cloud[:3, 3]).astype(np.float16)
+    taken = _one_per_cell(xyz.astype(np.float64), count, rng)
+    first = farthest_first(xyz[taken], min(FARTHEST_FIRST, len(np.unique(xyz[taken], axis=0))))
+    order = taken[np.resize(np.concatenate([first, np.setdiff1d(np.arange(len(taken)), first)]), count)]
+    return {
+        "xyz": xyz[order].reshape(-1),
+        "rgb": cloud.rgb[order].reshape(-1) if cloud.rgb is not None else None,
+        "canonical_from_asset": canonical_from_cloud.reshape(-1),
+        "vertices": cloud.count,
+        "faces": 0,
+        "area": None,
+        "warnings": warnings_of_cloud(xyz),
+    }
+
+
+def _one_per_cell(xyz: Float[np.ndarray, "n 3"], count: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
+    """Indices of `count` points, or of all where there are fewer, at random among those of a cell and in random order."""
+    shuffled = rng.permutation(len(xyz))
+    if len(xyz) <= count:
+        return shuffled
+
+    def one_each(cells: int) -> Int[np.ndarray, " k"]:
+        """Of each cell of a grid with so many cells per unit the point that comes first."""
+        x, y, z = (np.floor((xyz[shuffled] + 2) * cells).astype(np.int64)).T
+        return np.sort(np.unique((x * 4 * cells + y) * 4 * cells + z, return_index=True)[1])
+
+    coarse, fine = 1, 4096  # a float16 tells no more apart
+    while fine - coarse > 1:
+        middle = (coarse + fine) // 2
+        coarse, fine = (coarse, middle) if len(one_each(middle)) >= count else (middle, fine)
+    kept = one_each(fine)
+    return shuffled[kept[:count]] if len(kept) >= count else shuffled[:count]
 
 
 def _areas(mesh: Mesh) -> Float[np.ndarray, " f"]:

@@ -8,17 +8,18 @@ BRIGHT = 250 / 255
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 
 
-def measures(rgba: UInt8[np.ndarray, "h w 4"]) -> dict[str, float | None]:
+def measures(rgba: UInt8[np.ndarray, "h w 4"], *, masked: bool = True) -> dict[str, float | None]:
     """The measures of schemas.tables.VIEWS for one picture (sRGB, straight alpha).
 
-    The object's pixels are those at least half covered. Where there are none, what is said of them is null.
+    The object's pixels are those at least half covered. Where there are none, what is said of them is null. Not `masked`: opaque,
+    because nobody knows where the object is in it; then all pixels count, and how much the object covers is null.
     """
     alpha = rgba[..., 3] / 255
     luminance = rgba[..., :3][rgba[..., 3] >= 128] @ LUMINANCE / 255
     some = len(luminance) > 0
     return {
-        "alpha_coverage": float(alpha.mean()),
-        "border_coverage": float(_border(alpha).mean()),
+        "alpha_coverage": float(alpha.mean()) if masked else None,
+        "border_coverage": float(_border(alpha).mean()) if masked else None,
         "dark_share": float((luminance < DARK).mean()) if some else None,
         "bright_share": float((luminance > BRIGHT).mean()) if some else None,
         "luminance": float(luminance.mean()) if some else None,

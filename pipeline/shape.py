@@ -31,6 +31,14 @@ def warnings(mesh: Mesh) -> list[str]:
     return [name for name, is_so in found.items() if is_so]
 
 
+def warnings_of_cloud(xyz: np.ndarray) -> list[str]:
+    """Sorted, of points (n, 3) in the canonical frame: flat_geometry, outlier_geometry, as for a mesh.
+
+    The unit and the origin of what was measured in photos mean nothing."""
+    found = {"flat_geometry": _thickness(xyz) < FLAT, "outlier_geometry": _crowd_of(xyz.astype(np.float64)) < CROWDED}
+    return [name for name, is_so in found.items() if is_so]
+
+
 def _thickness(vertices: np.ndarray) -> float:
     """How far the vertices reach along the direction in which they vary least."""
     centered = vertices.astype(np.float64) - vertices.mean(axis=0, dtype=np.float64)
@@ -41,5 +49,8 @@ def _thickness(vertices: np.ndarray) -> float:
 def _crowd_within(mesh: Mesh) -> float:
     """Radius of the ball around the triangles' median centre that holds CROWD of them. By count, not by area: a stray vertex draws
     triangles out to slivers as long as the object, and a floor has nearly all the area."""
-    centers = mesh.vertices[mesh.faces].mean(axis=1, dtype=np.float64)
+    return _crowd_of(mesh.vertices[mesh.faces].mean(axis=1, dtype=np.float64))
+
+
+def _crowd_of(centers: np.ndarray) -> float:
     return float(np.quantile(np.linalg.norm(centers - np.median(centers, axis=0), axis=1), CROWD))

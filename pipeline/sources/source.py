@@ -11,6 +11,7 @@ from pipeline.asset import absolute
 from pipeline.sources.abo import Abo
 from pipeline.sources.folder import Folder
 from pipeline.sources.future3d import Future3D
+from pipeline.sources.mvimgnet import Mvimgnet, Mvpnet
 from pipeline.sources.objaverse import Objaverse
 from pipeline.sources.objaverse_xl import ObjaverseXL
 from pipeline.sources.shapenet import ShapeNet
@@ -22,6 +23,8 @@ KINDS: dict[str, type["Source"]] = {
     "shapenet": ShapeNet,
     "3d-future": Future3D,
     "abo": Abo,
+    "mvimgnet": Mvimgnet,
+    "mvpnet": Mvpnet,
     "folder": Folder,
 }
 
