@@ -1,19 +1,17 @@
 """A glTF looked into before Blender opens it: what it is made of, and what Blender would drop, move or choke on without a word."""
 
-import mmap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.gltf import Gltf, data_of, read, roots
+from pipeline.gltf import Gltf, data_of, roots
+from pipeline.gltf_numbers import Find, Numbers
 from pipeline.limits import Limits
 from pipeline.picture import KTX2, picture_warnings
 from pipeline.stage import ObjectError
-
-Find = Callable[[str], Path | None]  # the file that a URI names; None: it is not there, or not to be opened
 
 # Extensions without which a file may say it cannot be read and which Blender 4.5 has: `extensions_managed` in
 # io_scene_gltf2/io/imp/gltf2_io_gltf.py of Blender's own glTF importer.
@@ -52,22 +50,17 @@ _TRAITS = {
     "EXT_mesh_gpu_instancing": "gpu_instancing",
 }
 
-_COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-_BLOCK = 1 << 18  # rows looked at at a time
-
 _BAD_NORMALS = 0.01  # share of normals that are no unit vectors, from which on they are called bad
 
 
-def examine_gltf(path: Path, limits: Limits, find: Find) -> tuple[set[str], set[str]]:
+def examine_gltf(gltf: Gltf, limits: Limits, find: Find) -> tuple[set[str], set[str]]:
     """Traits and warnings of a .glb or .gltf; only what its default scene shows counts.
 
-    Raises ObjectError: those of `pipeline.gltf.read`, unsupported_extension, cyclic_scene, empty_scene, no_faces,
+    Raises ObjectError: unsupported_extension, cyclic_scene, empty_scene, no_faces,
     non_finite_geometry, index_out_of_range, missing_buffer, truncated, parse_error, and the limits' reasons.
     Compressed meshes (Draco) are not looked into: Blender's side says draco_corrupt.
     """
-    gltf = read(path, most_json_mb=limits.json_mb)
-    document = gltf.document
+    path, document = gltf.path, gltf.document
     if unknown := sorted(set(document.get("extensionsRequired", ())) - IMPORTED):
         said = f"{path.name} cannot be read without {', '.join(unknown)}, which Blender lacks: export it without"
         raise ObjectError("unsupported_extension", said)
@@ -78,7 +71,7 @@ def examine_gltf(path: Path, limits: Limits, find: Find) -> tuple[set[str], set[
     meshes = [document["meshes"][index] for index in placed]
     primitives = [primitive for mesh in meshes for primitive in mesh["primitives"] if "POSITION" in primitive["attributes"]]
     _check_counts(document, placed, limits, path.name)
-    data = _Data(gltf, find)
+    data = Numbers(gltf, find)
     warnings = set().union(*(_primitive_warnings(data, primitive) for primitive in primitives))
     materials = [document["materials"][index] for index in {one["material"] for one in primitives if "material" in one}]
     textures = [
@@ -177,84 +170,7 @@ def _corners(document: dict[str, Any], primitive: dict[str, Any]) -> int:
     return document["accessors"][primitive["indices"]]["count"] if positions and "indices" in primitive else positions
 
 
-class _Data:
-    """The numbers of accessors as they lie in the file and its buffers; nothing is read before its place is known to be there."""
-
-    def __init__(self, gltf: Gltf, find: Find):
-        self.name, self.document = gltf.path.name, gltf.document
-        self.traits: set[str] = set()
-        self._gltf, self.find = gltf, find
-        self._buffers: dict[int, memoryview] = {}
-
-    def wrong(self, what: str, reason: str = "parse_error") -> ObjectError:
-        """The error of a file that contradicts itself."""
-        return ObjectError(reason, f"{self.name} {what}: export or download it again")
-
-    def view(self, index: int) -> memoryview:
-        """The bytes of a buffer view."""
-        view = self.document["bufferViews"][index]
-        if "EXT_meshopt_compression" in view.get("extensions", {}):
-            self.traits.add("meshopt")
-            if "uri" not in self.document["buffers"][view["buffer"]] and view["buffer"]:
-                raise self.wrong("has its data in EXT_meshopt_compression alone, which Blender lacks", "unsupported_extension")
-        content = self._buffer(view["buffer"])
-        start = view.get("byteOffset", 0)
-        if start + view["byteLength"] > content.nbytes:
-            needs = f"needs {start + view['byteLength']} bytes of a buffer that has {content.nbytes}"
-            raise self.wrong(needs, "truncated")
-        return content[start : start + view["byteLength"]]
-
-    def _buffer(self, index: int) -> memoryview:
-        if index not in self._buffers:
-            content = self._gltf.inner_buffer(index)
-            if content is None:
-                uri = self.document["buffers"][index]["uri"]
-                file = self.find(uri)
-                if file is None or not file.is_file() or not file.stat().st_size:
-                    raise ObjectError("missing_buffer", f"{self.name} needs the file {uri[:200]}, which is not there: download it")
-                with open(file, "rb") as opened:
-                    content = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-            self._buffers[index] = content
-        return self._buffers[index]
-
-    def array(self, entry: dict[str, Any], count: int, kind: str, component: int) -> np.ndarray:
-        """(count, width) numbers of an accessor, or of one part of a sparse one, where they lie in the buffer."""
-        if component not in _COMPONENTS or kind not in _WIDTHS:
-            raise self.wrong(f"has an accessor of {kind} with components {component}, which glTF does not know")
-        number, width = np.dtype(_COMPONENTS[component]), _WIDTHS[kind]
-        content, start = self.view(entry["bufferView"]), entry.get("byteOffset", 0)
-        stride = self.document["bufferViews"][entry["bufferView"]].get("byteStride") or width * number.itemsize
-        needed = start + max(count - 1, 0) * stride + width * number.itemsize
-        if count and needed > content.nbytes:
-            raise self.wrong(f"needs {needed} bytes of a buffer view that has {content.nbytes}")
-        return np.ndarray((count, width), number, content, start if count else 0, (stride, number.itemsize))
-
-    def blocks(self, index: int) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and (rows, width) numbers, some at a time; what a sparse accessor replaces is replaced. Empty where all are
-        zero by the format."""
-        accessor = self.document["accessors"][index]
-        count, kind, component = accessor["count"], accessor["type"], accessor["componentType"]
-        base = self.array(accessor, count, kind, component) if "bufferView" in accessor else None
-        where = values = None
-        if "sparse" in accessor:
-            sparse = accessor["sparse"]
-            where = self.array(sparse["indices"], sparse["count"], "SCALAR", sparse["indices"]["componentType"])[:, 0]
-            values = self.array(sparse["values"], sparse["count"], kind, component)
-            if len(where) and where.max() >= count:
-                raise self.wrong(f"replaces entry {where.max()} of the {count} of accessor {index}", "index_out_of_range")
-        if base is None and values is not None:
-            yield 0, values
-            return
-        for start in range(0, count if base is not None else 0, _BLOCK):
-            block = base[start : start + _BLOCK]
-            if where is not None:
-                here = (where >= start) & (where < start + len(block))
-                block = block.copy()
-                block[where[here] - start] = values[here]
-            yield start, block
-
-
-def _primitive_warnings(data: _Data, primitive: dict[str, Any]) -> set[str]:
+def _primitive_warnings(data: Numbers, primitive: dict[str, Any]) -> set[str]:
     """Checks every number of a primitive that Blender builds on; what is odd about the others is the warning."""
     if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
         data.view(primitive["extensions"]["KHR_draco_mesh_compression"]["bufferView"])
@@ -282,7 +198,7 @@ def _primitive_warnings(data: _Data, primitive: dict[str, Any]) -> set[str]:
     return warnings
 
 
-def _bad_normals(data: _Data, index: int) -> bool:
+def _bad_normals(data: Numbers, index: int) -> bool:
     wrong = count = 0
     for _, block in data.blocks(index):
         if block.dtype.kind == "f":
@@ -310,7 +226,7 @@ def _sources(textures: list[dict[str, Any]]) -> Iterator[int]:
         yield from (one["source"] for one in (texture, *texture.get("extensions", {}).values()) if "source" in one)
 
 
-def _picture(gltf: Gltf, data: _Data, picture: dict[str, Any]) -> tuple[str, bytes | memoryview | Path | None]:
+def _picture(gltf: Gltf, data: Numbers, picture: dict[str, Any]) -> tuple[str, bytes | memoryview | Path | None]:
     """Whether a picture is "embedded" or "external", and its content; None: it is not there."""
     uri = picture.get("uri")
     if uri is None:

@@ -13,23 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.limits import Limits
-from pipeline.signature import text_encoding
+from pipeline.signature import HEAD_BYTES, OBJ_TEXT, text_encoding, what_it_is
 from pipeline.stage import ObjectError
+from pipeline.text_numbers import Lines, lines_of
 
 _BLOCK = 4 << 20  # bytes of text at a time
 _LONGEST_LINE = 64 << 20
-_DIGITS = 10  # of an index; longer ones are out of range in any case
+_NUMERIC = np.zeros(256, bool)  # what a number begins with
+_NUMERIC[list(b"0123456789+-.")] = True
 
-_SPACE = np.zeros(256, bool)
-_SPACE[[0, 9, 10, 11, 12, 13, 32]] = True
-_DIGIT = np.zeros(256, bool)
-_DIGIT[ord("0") : ord("9") + 1] = True
-_NUMERIC = _DIGIT.copy()
-_NUMERIC[[ord(one) for one in "+-."]] = True
-
-_TOO_LARGE = re.compile(rb"^[ \t]*v[ \t](?=[^\n]*[eE])[^\n#]*?([-+.\d]+[eE]\+?0*(?:39|[4-9]\d|[1-9]\d\d))(?!\d)", re.MULTILINE)
-
-_KINDS = {b"v": "vertices", b"vt": "texture coordinates", b"vn": "normals"}
+_TOO_LARGE = re.compile(
+    rb"^[ \t]*v[ \t](?=[^\n]*[eE])[^\n#]*?(?<![-+.\d])([-+.\d]++[eE]\+?0*(?:39|[4-9]\d|[1-9]\d\d))(?!\d)", re.MULTILINE
+)
 
 
 @dataclass
@@ -47,9 +42,13 @@ class _Seen:
 def examine_obj(path: Path, limits: Limits) -> tuple[set[str], set[str]]:
     """Traits and warnings of an OBJ, in UTF-8 or UTF-16.
 
-    Raises ObjectError: index_out_of_range, non_finite_geometry, parse_error, no_vertices, no_faces, too_many_vertices,
-    too_many_faces.
+    Raises ObjectError: not_a_mesh_file, parse_error, index_out_of_range, non_finite_geometry, no_vertices, no_faces,
+    too_many_vertices, too_many_faces.
     """
+    with open(path, "rb") as file:
+        kind = what_it_is(file.read(HEAD_BYTES))
+    if kind not in (None, OBJ_TEXT):
+        raise ObjectError("not_a_mesh_file", f"{path.name} is no OBJ; it is {kind}")
     encoding = text_encoding(path)
     seen = _Seen()
     for block in _blocks(path, encoding):
@@ -92,18 +91,12 @@ def _joined(text: bytes) -> bytes:
 
 
 def _look_into(name: str, block: bytes, seen: _Seen) -> None:
-    text = np.frombuffer(block + b"\n\0\0\0", np.uint8)
-    space = _SPACE[text]
-    words = np.flatnonzero(~space & np.concatenate([[True], space[:-1]]))  # where each word begins
-    lines = np.concatenate([[0], np.flatnonzero(text == 10) + 1])
-    first = np.searchsorted(words, lines)  # of the words of each line; the last entry is their end
-    first, length = first[:-1], np.diff(first)
-    first, length = first[length > 0], length[length > 0]
-    if not len(first):
+    lines = lines_of(block)
+    if not len(lines.first):
         return
-    begin = words[first]
-    one, two = text[begin], text[begin + 1]
-    alone, short = space[begin + 1], space[begin + 2]  # the keyword has one letter, two letters
+    begin = lines.words[lines.first]
+    one, two = lines.text[begin], lines.text[begin + 1]
+    alone, short = lines.is_space(begin + 1), lines.is_space(begin + 2)  # the keyword has one letter, two letters
     is_vertex = (one == ord("v")) & alone
     is_coordinate = (one == ord("v")) & (two == ord("t")) & short
     is_normal = (one == ord("v")) & (two == ord("n")) & short
@@ -112,88 +105,64 @@ def _look_into(name: str, block: bytes, seen: _Seen) -> None:
         if found := _TOO_LARGE.search(block):
             said = f"{name} has a vertex coordinate too large for a float32 ({found[1].decode()!r}): export it again"
             raise ObjectError("non_finite_geometry", said)
-        _look_at_vertices(name, text, words, first[is_vertex], length[is_vertex], seen)
+        _look_at_vertices(name, lines, is_vertex, seen)
     if is_face.any():
-        counts = [
-            (total + np.cumsum(is_so))[is_face]
-            for is_so, total in ((is_vertex, seen.vertices), (is_coordinate, seen.coordinates), (is_normal, seen.normals))
-        ]
-        _look_at_faces(name, text, words, first[is_face], length[is_face] - 1, counts, seen)
+        totals = ((is_vertex, seen.vertices), (is_coordinate, seen.coordinates), (is_normal, seen.normals))
+        _look_at_faces(name, lines, is_face, [(total + np.cumsum(is_so))[is_face] for is_so, total in totals], seen)
     seen.vertices += int(is_vertex.sum())
     seen.coordinates += int(is_coordinate.sum())
     seen.normals += int(is_normal.sum())
 
 
-def _look_at_vertices(name, text, words, first, length, seen: _Seen) -> None:
+def _look_at_vertices(name: str, lines: Lines, chosen: np.ndarray, seen: _Seen) -> None:
     """Positions and colours (three numbers after the position) of lines of vertices."""
-    for number in (1, 2, 3):
-        at = words[(first + number)[length > number]]
-        if (wrong := _not_finite(text, at)).any():
-            said = _word(text, at[wrong][0])
-            raise ObjectError(
-                "non_finite_geometry", f"{name} has the vertex coordinate {said!r}, which is not finite: export it again"
-            )
-        if not (known := _NUMERIC[text[at]]).all():
-            said = _word(text, at[~known][0])
-            raise ObjectError("parse_error", f"{name} has the vertex coordinate {said!r}, which is no number: export it again")
+    text, words, first, length = lines.text, lines.words, lines.first[chosen], lines.length[chosen]
     if (length < 4).any():
         raise ObjectError("parse_error", f"{name} has a vertex with fewer than three coordinates: export it again")
+    for number in (1, 2, 3):
+        at = words[first + number]
+        if (wrong := _not_finite(text, at)).any():
+            said = lines.word(at[wrong][0])
+            raise ObjectError("non_finite_geometry", f"{name} has the vertex coordinate {said!r}: export it again")
+        if not (known := _NUMERIC[text[at]]).all():
+            said = lines.word(at[~known][0])
+            raise ObjectError("parse_error", f"{name} has the vertex coordinate {said!r}, which is no number: export it again")
     colored = first[length >= 7]
-    at = words[colored + 4]
     odd = np.logical_or.reduce([_not_finite(text, words[colored + number]) for number in (4, 5, 6)])
     seen.odd_colors += int(odd.sum())
-    seen.colored += int((_NUMERIC[text[at]] | odd).sum())
+    seen.colored += int((_NUMERIC[text[words[colored + 4]]] | odd).sum())
 
 
 def _not_finite(text: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Whether each word is a number that is not finite: nan, inf, 1.#IND, or too large for a float32."""
+    """Whether each word is a number that is not finite: nan, inf, 1.#IND."""
     at = at + np.isin(text[at], (ord("+"), ord("-")))
-    letter = text[at] | 32
-    named = ((letter == ord("n")) & (text[at + 1] | 32 == ord("a"))) | ((letter == ord("i")) & (text[at + 1] | 32 == ord("n")))
-    hash = (text[at + 1] == ord(".")) & (text[np.minimum(at + 2, len(text) - 1)] == ord("#"))
-    return named | hash
+    letter, following = text[at] | 32, text[at + 1] | 32
+    named = ((letter == ord("n")) & (following == ord("a"))) | ((letter == ord("i")) & (following == ord("n")))
+    return named | ((text[at + 1] == ord(".")) & (text[at + 2] == ord("#")))
 
 
-def _look_at_faces(name, text, words, first, corners, counts, seen: _Seen) -> None:
+def _look_at_faces(name: str, lines: Lines, chosen: np.ndarray, counts: list[np.ndarray], seen: _Seen) -> None:
     """Indices of lines of faces: each must name what stands above it. `counts`: for each line, how many vertices, texture
     coordinates and normals do."""
+    text, first, corners = lines.text, lines.first[chosen], lines.length[chosen] - 1
     line = np.repeat(np.arange(len(first)), corners)
     nth = np.arange(len(line)) - np.repeat(np.cumsum(corners) - corners, corners)
-    at = words[first[line] + 1 + nth]
+    at = lines.words[first[line] + 1 + nth]
     comment = np.flatnonzero(text[at] == ord("#"))
     if len(comment):  # the rest of the line says nothing
-        until = np.full(len(first), np.iinfo(np.int64).max)
+        until = corners.copy()
         np.minimum.at(until, line[comment], nth[comment])
         kept = nth < until[line]
-        line, at = line[kept], at[kept]
-        corners = np.minimum(corners, until)
+        line, at, corners = line[kept], at[kept], until
     seen.faces += int(np.maximum(corners - 2, 0).sum())
-    for kind, count in zip(_KINDS.values(), counts, strict=True):
-        value, end = _integers(text, at)
-        there = end > at
-        # Blender does not look at these indices in a file that has nothing for them to name.
+    for kind, count in zip(("vertices", "texture coordinates", "normals"), counts, strict=True):
+        value, end = lines.integers(at)
         wrong = (np.abs(value) > count[line]) | (value == 0)
-        wrong &= there & (count[line] > 0) if kind != "vertices" else True
+        if kind != "vertices":  # Blender does not look at these in a file that has nothing for them to name
+            wrong &= (end > at) & (count[line] > 0)
         if wrong.any():
             number = int(np.flatnonzero(wrong)[0])
-            said = f"{_word(text, at[number])!r} where {count[line][number]} {kind} stand above it"
+            said = f"{lines.word(at[number])!r} where {count[line][number]} {kind} stand above it"
             raise ObjectError("index_out_of_range", f"{name} has a face with {said}: Blender would leave it out; export it again")
         more = text[end] == ord("/")
         line, at = line[more], end[more] + 1
-
-
-def _integers(text: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers that begin there, and where they end: where they began, for what is none."""
-    signed = np.isin(text[at], (ord("+"), ord("-")))
-    value, end, going = np.zeros(len(at), np.int64), at + signed, np.ones(len(at), bool)
-    for _ in range(_DIGITS + 1):
-        going = going & _DIGIT[text[end]]
-        if not going.any():
-            break
-        value = np.where(going, value * 10 + (text[end] - np.int64(ord("0"))), value)
-        end = end + going
-    return value * np.where(text[at] == ord("-"), -1, 1), np.where(end > at + signed, end, at)
-
-
-def _word(text: np.ndarray, at: int) -> str:
-    return bytes(text[at : at + 40]).split()[0].decode(errors="replace")

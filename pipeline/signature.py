@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 HEAD_BYTES = 4096  # how much of a file `what_it_is` wants to see
+OBJ_TEXT = "an OBJ text"
 
 _MAGIC = (
     (b"version https://git-lfs", "a Git LFS pointer and not yet the asset: fetch it with `git lfs pull`"),
@@ -38,7 +39,7 @@ def what_it_is(head: bytes) -> str | None:
     if _HTML.match(head):
         return "an HTML page, such as a failed download leaves: download it again"
     if _OBJ.match(head):
-        return "an OBJ text"
+        return OBJ_TEXT
     return "an XML text" if head.lstrip().startswith(b"<?xml") else None
 
 

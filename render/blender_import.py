@@ -6,7 +6,6 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from render import preflight
 from render.spec import AXES, AssetError
 
 # What the glTF importer says of a file that cannot do without an extension which the importer does not have.
@@ -18,12 +17,12 @@ BLENDER_FROM_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0
 def load(path: Path, format: str) -> None:
     """Empties Blender and imports the asset; what is not to be seen is hidden in viewport and render alike.
 
-    Raises AssetError ("unsupported_format", "unsupported_extension", "unreadable", "not_finite", "draco_corrupt", "out_of_memory").
+    Blender takes what is no number for zero and drops faces it cannot follow: the asset has passed `pipeline.preflight`.
+    Raises AssetError ("unsupported_format", "unsupported_extension", "unreadable", "draco_corrupt", "out_of_memory").
     """
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     if format not in AXES:
         raise AssetError("unsupported_format", f"format {format} is not supported; these are: {', '.join(AXES)}")
-    preflight.check_file(path)
     IMPORTERS[format](path)
     _forget_files_outside(path.parent)
     _hide_what_is_not_shown()
@@ -64,7 +63,6 @@ class _DracoErrors(logging.Handler):
 
 
 def _gltf(path: Path) -> None:
-    document = preflight.check_gltf(path)
     errors = _DracoErrors()
     loggers = [logging.getLogger(name) for name in ("glTFImporter", "glTFImporter_errors")]
     for logger in loggers:
@@ -77,23 +75,20 @@ def _gltf(path: Path) -> None:
             logger.removeHandler(errors)
     if errors.messages:
         raise AssetError("draco_corrupt", errors.messages[0])
-    _keep_default_scene(document)
+    _keep_default_scene()
     bpy.context.scene.frame_set(0)  # where the importer puts the animation's second 0
 
 
-def _keep_default_scene(document: dict) -> None:
-    """Hides what belongs to other scenes or to none. The importer puts all of it into one Blender scene: a single glTF scene into
-    the root collection, several into one child collection each, in order, and nodes of no scene into one more."""
-    scenes = document.get("scenes", [])
-    root = bpy.context.scene.collection
-    shown = root.children[document.get("scene", 0)] if len(scenes) > 1 else root
+def _keep_default_scene() -> None:
+    """Hides what belongs to no scene. The file has one scene, its default one: the importer puts that into the root collection, and
+    nodes of no scene into a child collection."""
+    shown = bpy.context.scene.collection.objects
     for item in bpy.context.scene.objects:
-        if item.name not in shown.objects:
+        if item.name not in shown:
             _hide(item)
 
 
 def _obj(path: Path) -> None:
-    preflight.check_obj(path)
     _import(bpy.ops.wm.obj_import, path)
     for material in bpy.data.materials:
         for node in material.node_tree.nodes if material.node_tree else ():

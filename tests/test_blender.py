@@ -478,14 +478,11 @@ def gltf(path: Path, *, triangles: int = 1, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "faces"),
     [
-        ({"scenes": [{"nodes": [0]}, {"nodes": [1]}, {"nodes": [2]}], "scene": 1}, 2),
-        ({"scenes": [{"nodes": [0]}, {"nodes": [1]}, {"nodes": [2]}], "scene": 2}, 3),
-        ({"scenes": [{"nodes": [1]}, {"nodes": [0, 2]}], "scene": None}, 2),
         ({"scenes": [{"nodes": [0, 1]}]}, 3),  # node 2 is in no scene
-        ({"scenes": [{"nodes": [0]}, {"nodes": [0, 1]}], "scene": 1}, 3),  # node 0 is in both
+        ({"scenes": [{"nodes": [2]}], "scene": None}, 3),
     ],
 )
-def test_only_the_default_scene_is_taken(blender, tmp_path, changes, faces):
+def test_nodes_of_no_scene_are_not_taken(blender, tmp_path, changes, faces):
     changes = {key: value for key, value in changes.items() if value is not None}
     path = gltf(tmp_path / "scenes.gltf", triangles=3, **changes)
     if "scene" not in changes:
@@ -537,15 +534,6 @@ def test_nothing_is_left_of_the_asset_before(blender, tmp_path):
     np.testing.assert_array_equal(pictures_of(blender, small, SMALL.pictures()), alone)
 
 
-def test_nan_and_infinity_are_not_moved_to_the_origin(blender, tmp_path):
-    for value in (np.nan, np.inf):
-        data = np.array([[0, 0, 0], [1, 0, 0], [0, value, 0]], "<f4").tobytes()
-        buffer = {"byteLength": 36, "uri": "data:;base64," + base64.b64encode(data).decode()}
-        assert failure_of(blender, gltf(tmp_path / "nan.gltf", buffers=[buffer])).reason == "not_finite"
-    (tmp_path / "nan.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 -NaN 0\nf 1 2 3\n")
-    assert failure_of(blender, tmp_path / "nan.obj").reason == "not_finite"
-
-
 def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(blender, tmp_path):
     (tmp_path / "point.obj").write_text("v 1 2 3\nv 1 2 3\nv 1 2 3\nf 1 2 3\n")
     (tmp_path / "wire.obj").write_text("v 0 0 0\nv 1 0 0\nl 1 2\n")
@@ -560,12 +548,10 @@ def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(bl
     assert failure_of(blender, tmp_path / "other.blend").reason == "unsupported_format"
 
 
-def test_a_cut_file_is_unreadable_and_the_sentence_says_where(blender, tmp_path):
+def test_a_cut_file_that_nobody_looked_into_is_unreadable(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
-    content = path.read_bytes()
-    path.write_bytes(content[:-50])
-    failure = failure_of(blender, path)
-    assert failure.reason == "unreadable" and f"{len(content) - 50} of {len(content)} bytes" in str(failure)
+    path.write_bytes(path.read_bytes()[:-50])
+    assert failure_of(blender, path).reason == "unreadable"
     path.write_bytes(b"")
     assert failure_of(blender, path).reason == "unreadable"
 
@@ -635,7 +621,6 @@ def test_a_picture_that_fills_memory_costs_its_object_and_no_more(tmp_path):
         ("062", "draco_corrupt"),
         ("063", "unreadable"),
         ("064", "unreadable"),
-        ("069", "not_finite"),
         ("074", "no_extent"),
         ("089", "unreadable"),
         ("095", "unsupported_extension"),
@@ -646,7 +631,7 @@ def test_broken_files_are_told_apart(blender, assets, number, reason):
     assert failure_of(blender, path).reason == reason
 
 
-@pytest.mark.parametrize(("number", "faces"), [("040", 2), ("092", 252), ("093", 252), ("094", 252)])
+@pytest.mark.parametrize(("number", "faces"), [("040", 2), ("093", 252), ("094", 252)])
 def test_awkward_files_give_their_own_faces_and_no_more(blender, assets, number, faces):
     """Among them a skinned file, to which Blender would add an icosphere."""
     [path] = (assets / "malformed").glob(f"{number}_*/*.glb")

@@ -11,15 +11,16 @@ from pipeline.sources.objaverse import Objaverse
 from pipeline.sources.source import source_from
 from pipeline.stage import Single
 from pipeline.store import Corpus
+from triangle import triangle
 
 
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / "assets"
     root.mkdir()
-    for name in ("a.glb", "b.glb", "c.glb"):
-        (root / name).write_text(f"asset {name}")
-    (root / "d.obj").write_text("mtllib d.mtl\n")
+    for number, name in enumerate(("a.glb", "b.glb", "c.glb")):
+        (root / name).write_text(triangle(1 + number))
+    (root / "d.obj").write_text("mtllib d.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     (root / "d.mtl").write_text("newmtl d\n")
     return root
 
@@ -57,9 +58,9 @@ def test_a_second_run_does_only_what_changed(corpus, folder):
     ingest(corpus, source)
     before = objects(corpus)
     assert ingest(corpus, source) == (0, 0, 4)
-    (folder / "b.glb").write_text("changed")
+    (folder / "b.glb").write_text(triangle(10))
     (folder / "d.mtl").write_text("newmtl changed\n")
-    (folder / "e.glb").write_text("new")
+    (folder / "e.glb").write_text(triangle(11))
     assert ingest(corpus, source) == (3, 0, 2)
     after = objects(corpus)
     assert {id for id in before if before[id] != after[id]} == {"folder/b.glb", "folder/d.obj"}
@@ -83,15 +84,15 @@ def test_what_cannot_be_used_is_a_failure_with_its_reason_and_is_done_once_it_ca
     source = Folder("folder", str(folder))
     assert ingest(corpus, source) == (1, 4, 0)
     assert reasons(corpus) == {
-        "folder/a.glb": "asset_empty",
-        "folder/b.glb": "git_lfs_pointer",
+        "folder/a.glb": "empty_file",
+        "folder/b.glb": "not_a_mesh_file",
         "folder/c.glb": "asset_missing",
         "folder/e.glb": "link_outside",
     }
     assert ingest(corpus, source) == (0, 0, 5)
     for name in "abce":
         (folder / f"{name}.glb").unlink()
-        (folder / f"{name}.glb").write_text("asset")
+        (folder / f"{name}.glb").write_text(triangle())
     assert ingest(corpus, source) == (4, 0, 1)
     assert len(objects(corpus)) == 5 and not reasons(corpus)
 
@@ -136,7 +137,7 @@ def test_a_cut_metadata_file_costs_only_its_own_objects(corpus, assets, tmp_path
     (root / "glbs" / "000-000").mkdir(parents=True)
     (root / "glbs" / "000-001").mkdir()
     for shard in ("000-000", "000-001"):
-        (root / "glbs" / shard / f"{shard[-1] * 32}.glb").write_text("asset")
+        (root / "glbs" / shard / f"{shard[-1] * 32}.glb").write_text(triangle())
     (root / "metadata").mkdir()
     cut = assets / "malformed" / "107_datasets_objaverse_shard_truncated" / "metadata" / "000-001.json.gz"
     (root / "metadata" / "000-001.json.gz").write_bytes(cut.read_bytes())
