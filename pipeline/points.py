@@ -74,15 +74,15 @@ def _one_per_cell(xyz: Float[np.ndarray, "n 3"], count: int, rng: np.random.Gene
         return shuffled
 
     def one_each(cells: int) -> Int[np.ndarray, " k"]:
-        """Of each cell of a grid with so many cells per unit the point that comes first."""
+        """Of each cell of a grid with so many cells per unit the point that comes first, by its place among the shuffled."""
         x, y, z = (np.floor((xyz[shuffled] + 2) * cells).astype(np.int64)).T
-        return np.sort(np.unique((x * 4 * cells + y) * 4 * cells + z, return_index=True)[1])
+        return np.unique((x * 4 * cells + y) * 4 * cells + z, return_index=True)[1]
 
     coarse, fine = 1, 4096  # a float16 tells no more apart
     while fine - coarse > 1:
         middle = (coarse + fine) // 2
         coarse, fine = (coarse, middle) if len(one_each(middle)) >= count else (middle, fine)
-    kept = one_each(fine)
+    kept = rng.permutation(one_each(fine))  # in the order they come, those of crowded cells would be first
     return shuffled[kept[:count]] if len(kept) >= count else shuffled[:count]
 
 

@@ -14,12 +14,12 @@ from render.cameras import Camera
 
 MARGIN = 1.1  # the square is so much larger than the unit sphere, where the photo has room
 _INSET = 0.25  # pixels from the edge of a photo that are not used: beyond it there is nothing to blend with
-_SAMPLES = 4  # per side of a pixel, at least where the photo has them
+_SAMPLES = 2  # per side of a pixel of the result, at least, where the photo has them
 _BLOCK = 8  # pixels of the result; within a block the lens is taken to bend evenly
 
 
 class NotUsable(Exception):
-    """A photo that cannot be read or is not the one its camera belongs to."""
+    """A photo that cannot be read, is not the one its camera belongs to, or shows nothing."""
 
     def __init__(self, name: str, message: str):
         super().__init__(message)
@@ -79,11 +79,10 @@ def straightened(folder: PhotoFolder, name: str, lens: Lens, cut: Cut, size: int
 
     Each pixel is the mean of all that the photo has there. Raises NotUsable.
     """
-    photo, mask = _opened(folder, name, lens)
-    canvas = photo.convert("RGBA")
+    canvas, mask = _opened(folder, name, lens)
     if mask:
         canvas.putalpha(mask)
-    canvas = canvas.convert("RGBa")  # colour weighted by alpha, so that what is around the object does not shine in at its edge
+        canvas = canvas.convert("RGBa")  # colour weighted by alpha: what is around the object does not shine in at its edge
     pixel = 2 * cut.half * max(lens.fx, lens.fy) / size  # of the result, in pixels of the photo
     shrunk = max(1, int(pixel / _SAMPLES))
     canvas = canvas.reduce(shrunk)
@@ -101,7 +100,10 @@ def straightened(folder: PhotoFolder, name: str, lens: Lens, cut: Cut, size: int
         for j in range(len(edges) - 1)
     ]
     canvas = canvas.transform((fine, fine), Image.Transform.MESH, blocks, Image.Resampling.BILINEAR)
-    return canvas.reduce(samples).convert("RGBA"), mask is not None
+    picture = canvas.reduce(samples).convert("RGBA")
+    if not picture.getextrema()[3][1]:
+        raise NotUsable(name, f"the mask of {name} leaves nothing of it")
+    return picture, mask is not None
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +131,8 @@ def _read(name: str, place: str, mode: str, size: tuple[int, int]) -> Image.Imag
             with Image.open(path) as picture:
                 # COLMAP counts pixels as they are stored; of a photo that it saw turned, the stored one has another size
                 picture = picture if picture.size == size else ImageOps.exif_transpose(picture)
-                picture = picture.convert(mode)
+                picture.load()
+                picture = picture if picture.mode == mode else picture.convert(mode)
         except FileNotFoundError:
             raise
         except Exception as error:  # Pillow's decoders are foreign code on foreign data; they raise errors of many kinds

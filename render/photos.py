@@ -18,6 +18,7 @@ from pipeline.points import points_of_cloud
 from pipeline.quality import measures
 from pipeline.stage import Made, ObjectError, Row, Stage, Task, Work, rng_for, settings_of
 from render.photo_pictures import NotUsable, around_the_object, straightened
+from render.views import encoded
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
 
 # Which photos become views.
@@ -89,7 +90,7 @@ class PhotoViews(PhotographedStage):
         picture, masked = straightened(thing.folder, name, pose.lens, cut, self.size)
         camera = cut.camera(pose, thing.frame, self.size)
         return {
-            "image": _encoded(picture),
+            "image": encoded(np.asarray(picture)) if masked else _encoded(picture),
             "width": camera.width,
             "height": camera.height,
             "intrinsics": [camera.fx, camera.fy, camera.cx, camera.cy],
@@ -205,6 +206,7 @@ def _placed(position: Float[np.ndarray, "3"], frame: Float[np.ndarray, "4 4"]) -
 
 
 def _encoded(picture: Image.Image) -> bytes:
+    """WebP that loses next to nothing; not for pictures with alpha, where it would put colour under what is transparent."""
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=95, method=4, exact=True)
+    picture.convert("RGB").save(file, "WEBP", quality=95, method=4)
     return file.getvalue()

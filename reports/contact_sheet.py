@@ -117,9 +117,12 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
         left += tile + GAP
         if number in paired:
             _place(sheet, Image.fromarray(picture_of_points(subject.points, view, tile)), left - GAP, top, tile)
-            _outline(sheet, np.asarray(picture)[..., 3] > 127, left - GAP, top, tile)
-            share = np.floor(share_inside(subject.points, view) * 1000) / 10  # 100% means all
-            _label(draw, left - GAP, top + tile, f"points, {share:.1f}% on it", tile)
+            label = "points"
+            if view.get("alpha_coverage", 1) is not None:  # else a photo without a mask, of which nobody knows where the object is
+                _outline(sheet, np.asarray(picture)[..., 3] > 127, left - GAP, top, tile)
+                share = np.floor(share_inside(subject.points, view) * 1000) / 10  # 100% means all
+                label = f"points, {share:.1f}% on it"
+            _label(draw, left - GAP, top + tile, label, tile)
             left += tile
     draw.line([(MARGIN, top + tile + LINE + MARGIN // 2), (sheet.width - MARGIN, top + tile + LINE + MARGIN // 2)], fill=PALE)
 
@@ -185,7 +188,10 @@ def _colors(points: Row, depth: Float[np.ndarray, " k"], order: np.ndarray) -> U
 
 
 def _point_radius(points: Row) -> float:
-    """Discs of this radius (canonical frame), three times the surface in all, leave a twentieth of it bare: exp(-3)."""
+    """Discs of this radius (canonical frame), three times the surface in all, leave a twentieth of it bare: exp(-3). How large the
+    surface of a point cloud is, nobody knows; its points are small, as they may be few and stray."""
+    if points["area"] is None:
+        return LARGEST_POINT / 4
     return min(LARGEST_POINT, float(np.sqrt(3 * points["area"] / (np.pi * len(_xyz(points))))))
 
 

@@ -118,8 +118,8 @@ VIEWS = Table(
             column(
                 "image",
                 pa.binary(),
-                "Encoded picture, sRGB with straight alpha; RGB is 0 where alpha is 0. WebP: lossless for renders, quality 95 for "
-                "photos.",
+                "Encoded picture, sRGB with straight alpha; RGB is 0 where alpha is 0. WebP: lossless, but of quality 95 for "
+                "photos without a mask, which are opaque.",
             ),
             column("width", pa.int32(), "Width of the image, pixels."),
             column("height", pa.int32(), "Height of the image, pixels."),
