@@ -58,6 +58,8 @@ def ingest_steps(job: Running, sources: tuple[str, ...], limit: int | None) -> l
         made = tuple(source_from(text, job.settings_table("sources")) for text in sources)
     except (ValueError, FileNotFoundError) as error:
         raise Refusal(str(error)) from error
+    except ImportError as error:  # fsspec names the package that a kind of place needs
+        raise Refusal(f"a place of this kind cannot be read here: {error}", exit_code=1) from error
     stage = job.setting("ingest", Ingest, sources=made, limits=job.setting("limits", Limits))
     return [Step(Single(stage), records=_read(stage, limit))]
 

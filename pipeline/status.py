@@ -69,7 +69,8 @@ def completeness(corpus: Corpus) -> Completeness:
     objects = corpus.open(OBJECTS.name)
     warned = [] if objects is None else objects.to_table(columns=["source", "warnings"]).to_pylist()
     having = {"an asset": column(OBJECTS.name), "views": column(VIEWS.name), "points": column(POINTS.name)}
-    everything = having["an asset"] | {row["object_id"] for row in failed if row["stage"] == "ingest"}
+    makes_objects = corpus.made_by(OBJECTS.name).keys() | {"ingest"}
+    everything = having["an asset"] | {row["object_id"] for row in failed if row["stage"] in makes_objects}
     having["a kept caption"] = column(CAPTIONS.name, where="kept")
     captions = corpus.open(CAPTIONS.name)
     said = captions.to_table(columns=["object_id", "text_sha256"], filter="kept") if captions else None
