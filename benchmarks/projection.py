@@ -61,7 +61,8 @@ class Result:
 def in_corpus(root: str, limit: int | None) -> Iterator[Subject]:
     """The objects of a corpus that have both points and views."""
     tables = {name: lance.dataset(f"{root}/{name}.lance") for name in ("objects", "points", "views")}
-    for points in tables["points"].to_table(columns=["object_id", "xyz", "rgb"], limit=limit).to_pylist():
+    sampled = tables["points"].to_table(columns=["object_id", "xyz", "rgb"], filter="faces > 0", limit=limit)  # no point clouds
+    for points in sampled.to_pylist():
         where = f"object_id = '{points['object_id'].replace(chr(39), chr(39) * 2)}'"
         [asset] = tables["objects"].to_table(columns=["asset_uri", "asset_format"], filter=where).to_pylist()
         views = sorted(tables["views"].to_table(filter=where).to_pylist(), key=lambda view: view["view"])
