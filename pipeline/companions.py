@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,7 +106,7 @@ class _Search:
                 for _, _, reference in collada_pictures(content, path.name):
                     self.look_up(reference)
         elif format in ("usd", "usda", "usdc"):
-            self._follow_usd(path, "", set())
+            self._follow_usd(path)
         elif format in ("fbx", "abc"):
             with content_of(path) as content:
                 self._guess(names_within(content), tells=not holds_pictures(content))
@@ -156,17 +157,18 @@ class _Search:
     def _is_there(self, name: str) -> bool:
         return self.home.find(self.folder, name, percent=False)[0] is not None
 
-    def _follow_usd(self, path: Path, name: str, seen: set[str]) -> None:
-        """The pictures and layers of a USD file called `name` (empty: the asset itself), and those of its layers."""
-        with content_of(path) as content:
-            references = usd_names(content, path.name)
-        seen.add(name)
-        named = {reference: below(name, reference.name) for reference in references}
-        self._guess([Reference(inner, reference.kind) for reference, inner in named.items()], tells=True)
-        for reference, inner in named.items():
-            if reference.kind == "layer" and inner not in seen and (uri := self.met.get(inner)):
-                with opened(uri) as local:
-                    self._follow_usd(local, inner, seen)
+    def _follow_usd(self, path: Path) -> None:
+        """The pictures and layers of a USD file, and those of its layers."""
+        seen, waiting = set(), [("", self.record["asset_uri"])]
+        while waiting:
+            name, uri = waiting.pop()
+            if uri in seen:
+                continue
+            seen.add(uri)
+            with opened(uri) if name else nullcontext(path) as local, content_of(local) as content:
+                named = [Reference(below(name, one.name), one.kind) for one in usd_names(content, local.name)]
+            self._guess(named, tells=True)
+            waiting += [(one.name, uri) for one in named if one.kind == "layer" and (uri := self.met.get(one.name))]
 
     def _guess(self, references: Iterable[Reference], *, tells: bool) -> None:
         """Follows what may be references, or one spelt in several ways. A file that none of its spellings finds is missing, if the

@@ -104,7 +104,7 @@ def gltf_items(document: dict[str, Any]) -> Iterator[tuple[Reference, dict[str, 
     """The buffers and images of a glTF that lie in other files, each with its place in the document."""
     for part, kind in (("buffers", "buffer"), ("images", "picture")):
         for item in document.get(part, ()):
-            if isinstance(uri := item.get("uri"), str) and not uri.lower().startswith("data:"):
+            if isinstance(uri := item.get("uri"), str) and not uri.startswith("data:"):
                 yield Reference(storable(uri.encode("utf-8", "replace").decode()), kind, percent=True), item
 
 
@@ -168,16 +168,16 @@ def map_line(line: str) -> MapLine | None:
     return MapLine(start[1], options, storable(_unquoted(rest))) if rest else None
 
 
-def mtl_text(path: Path) -> str:
-    """The text of a material file. Raises ObjectError("asset_too_large")."""
+def mtl_lines(path: Path) -> list[str]:
+    """The lines of a material file. Raises ObjectError("asset_too_large")."""
     if path.stat().st_size > LARGEST_MTL:
         raise ObjectError("asset_too_large", f"{path.name} has more than {LARGEST_MTL >> 20} MB, too much for a material file")
-    return text_of(path.read_bytes())
+    return re.split(r"\r\n|\r|\n", text_of(path.read_bytes()))
 
 
 def mtl_pictures(path: Path) -> Iterator[Reference]:
     """The pictures of a material file."""
-    for line in mtl_text(path).splitlines():
+    for line in mtl_lines(path):
         if found := map_line(line):
             yield Reference(found.name, "picture")
 

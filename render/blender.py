@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.stage import ObjectError
+from pipeline.staging import staged
 from render import confine
 from render.spec import Answer, Request
 
@@ -45,7 +46,7 @@ class BlenderSettings:
     timeout_s: float = 300.0  # wall clock for one object
     memory_mb: int = 8192  # memory and files at which an object is given up; half as much memory, and Blender is started anew
     recycle_after: int = 200  # objects after which Blender is started anew: its memory grows
-    confine: bool = False  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
+    confine: bool = True  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
 
 
 class _Lost(Exception):
@@ -89,14 +90,30 @@ class Blender:
     def do(self, request: Request) -> tuple[Answer, Path]:
         """Has Blender carry out a request; its answer, and the folder with the files, which the next request empties.
 
-        Raises ObjectError: what Blender's side says of the asset (see render.spec.Answer), or, after another try in a fresh
-        process, "timeout" or "out_of_memory", or after two more "blender_crashed": a crash may be a kill that meant somebody else.
+        Blender gets a copy of the asset and its companions, and of these alone.
+        Raises ObjectError: what `pipeline.staging` says of the asset, what Blender's side says of it (see
+        render.spec.Answer), or, after another try in a fresh process, "timeout" or "out_of_memory", or after two more
+        "blender_crashed": a crash may be a kill that meant somebody else.
         Raises RuntimeError when Blender does not start or its side has a bug.
         """
+        copy = Path(self._folder.name, "asset")
+        copy.mkdir(exist_ok=True)
+        try:
+            asset = staged(request.asset, request.format, request.companions, copy)
+            answer, folder, attempts = self._persist(replace(request, asset=str(asset), companions=()))
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)  # it may fill the memory disk
+        if answer.bug:
+            raise RuntimeError(f"{request.asset} brought out a fault on Blender's side, to be mended there:\n{answer.bug}")
+        if answer.reason:
+            raise ObjectError(answer.reason, answer.message, log_tail=self._log_tail(), attempts=attempts)
+        return answer, folder
+
+    def _persist(self, request: Request) -> tuple[Answer, Path, int]:
+        """Blender's answer, the folder with the files, and the number of tries that it took."""
         for attempts in range(1, TRIES + 1):
             try:
-                answer, folder = self._once(request)
-                break
+                return *self._once(request), attempts
             except _Lost as lost:
                 log_tail = self._log_tail()
                 self._kill()
@@ -105,11 +122,6 @@ class Blender:
             except BaseException:
                 self._kill()  # its answer, should it still come, would be taken for the next one's
                 raise
-        if answer.bug:
-            raise RuntimeError(f"{request.asset} brought out a fault on Blender's side, to be mended there:\n{answer.bug}")
-        if answer.reason:
-            raise ObjectError(answer.reason, answer.message, log_tail=self._log_tail(), attempts=attempts)
-        return answer, folder
 
     def _once(self, request: Request) -> tuple[Answer, Path]:
         if self._process is None:

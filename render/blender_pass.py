@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.asset import local_copy
 from pipeline.mesh import load
 from pipeline.points import sample_points
 from pipeline.stage import Made, ObjectError, Row, Stage, Task, Work, rng_for, settings_of
@@ -22,7 +21,7 @@ class AssetStage:
     version: ClassVar[int] = 1
     reads: ClassVar[str] = "objects"
     per: ClassVar[str] = "object_id"
-    columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format")
+    columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format", "companions")
     depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format")
     where: ClassVar[str] = f"asset_format IN ({', '.join(map(repr, AXES))})"
     batch: ClassVar[int] = 8
@@ -144,12 +143,12 @@ class BlenderWork:
     def _open(self, task: Task, asked: list[Stage]) -> tuple[Answer, Path]:
         """Has Blender open the asset and make what these stages need. Raises ObjectError."""
         [row] = task.rows
-        with local_copy(row["asset_uri"]) as path:
-            return self._blender.do(
-                Request(
-                    asset=str(path),
-                    format=row["asset_format"],
-                    pictures=self._render.pictures() if self._render in asked else None,
-                    mesh=self._points in asked,
-                )
+        return self._blender.do(
+            Request(
+                asset=row["asset_uri"],
+                format=row["asset_format"],
+                companions=tuple((file["role"], file["name"], file["uri"]) for file in row["companions"]),
+                pictures=self._render.pictures() if self._render in asked else None,
+                mesh=self._points in asked,
             )
+        )

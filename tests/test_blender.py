@@ -42,7 +42,7 @@ from pathlib import Path
 print("Stand-in for Blender 0.0", flush=True)
 print("{{}}", flush=True)
 for line in sys.stdin:
-    asset = Path(json.loads(line)["asset"])
+    asset = Path(Path(json.loads(line)["asset"]).read_text())
     print("asked for", asset.name, file=sys.stderr, flush=True)
     if asset.name == "crash" or asset.name == "crash_once" and not asset.exists():
         asset.touch()
@@ -73,7 +73,10 @@ def stand_in(tmp_path) -> BlenderSettings:
 
 
 def asked(path: Path) -> Request:
-    return Request(asset=str(path), format="glb")
+    """An asset that tells the stand-in by the name of `path` what to do, and where to leave a mark."""
+    told = path.with_name("told.ply")
+    told.write_text(str(path))
+    return Request(asset=str(told), format="ply")
 
 
 @pytest.mark.parametrize(
@@ -548,12 +551,12 @@ def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(bl
     assert failure_of(blender, tmp_path / "other.blend").reason == "unsupported_format"
 
 
-def test_a_cut_file_that_nobody_looked_into_is_unreadable(blender, tmp_path):
+def test_a_cut_file_that_nobody_looked_into_never_reaches_blender(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
     path.write_bytes(path.read_bytes()[:-50])
-    assert failure_of(blender, path).reason == "unreadable"
+    assert failure_of(blender, path).reason == "truncated"
     path.write_bytes(b"")
-    assert failure_of(blender, path).reason == "unreadable"
+    assert failure_of(blender, path).reason == "empty_file"
 
 
 def test_an_importers_error_is_told_in_one_line(blender, tmp_path):
@@ -617,10 +620,10 @@ def test_a_picture_that_fills_memory_costs_its_object_and_no_more(tmp_path):
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        ("061", "unreadable"),
+        ("061", "truncated"),
         ("062", "draco_corrupt"),
-        ("063", "unreadable"),
-        ("064", "unreadable"),
+        ("063", "empty_file"),
+        ("064", "not_a_mesh_file"),
         ("074", "no_extent"),
         ("089", "unreadable"),
         ("095", "unsupported_extension"),

@@ -39,9 +39,8 @@ def broken(good):
 
 
 def task(path, *stages) -> Task:
-    return Task(
-        id=f"made/{path.stem}", keys=dict.fromkeys(stages, "k"), rows=[{"asset_uri": str(path), "asset_format": path.suffix[1:]}]
-    )
+    row = {"asset_uri": str(path), "asset_format": path.suffix[1:], "companions": []}
+    return Task(id=f"made/{path.stem}", keys=dict.fromkeys(stages, "k"), rows=[row])
 
 
 def test_one_pass_makes_whichever_stages_are_asked_for(work, good):
@@ -74,8 +73,8 @@ def test_every_point_lands_on_the_object_in_every_view(work, good):
 def test_an_asset_that_cannot_be_opened_fails_every_stage_asked_for(work, good, broken):
     made = work([task(broken, "render", "points"), task(good, "points"), task(broken, "points")])
     assert {stage: {id: error.reason for id, error in failed.items()} for stage, failed in made.failures.items()} == {
-        "render": {"made/broken": "unreadable"},
-        "points": {"made/broken": "unreadable"},
+        "render": {"made/broken": "truncated"},
+        "points": {"made/broken": "truncated"},
     }
     assert [row["object_id"] for row in made.rows["points"]] == ["made/ring"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float64
 
-from pipeline.asset import local_copy
+from pipeline.cache import opened
 from pipeline.imports.pickled import load_pickled, plain
 from pipeline.points import farthest_first
 from pipeline.stage import ObjectError, Row, rng_for
@@ -218,7 +218,7 @@ def read_file(place: str, teacher: str, most_mb: int) -> OpenShapeFile:
     """Read a file of at most `most_mb` MiB with features of a teacher. Raises ObjectError: asset_missing, asset_unreadable,
     asset_too_large, malformed, other_teacher, and what `load_pickled` raises."""
     try:
-        with local_copy(place) as path:
+        with opened(place) as path:
             size = path.stat().st_size
             if size > most_mb << 20:
                 raise ObjectError(
