@@ -1,5 +1,6 @@
 import io
 
+import fsspec
 import numpy as np
 import pytest
 from photo_scene import LENS, SPOTS, in_world, make_object
@@ -235,3 +236,14 @@ def test_a_corpus_of_photos_and_clouds_is_built_and_a_second_run_does_nothing(as
     capsys.readouterr()
     assert main(["points", root]) == 0
     assert "this run: 0 done, 6 skipped, 0 failed" in capsys.readouterr().out
+
+
+def test_photos_on_an_object_store_make_the_same_rows(tmp_path, cloud, monkeypatch):
+    monkeypatch.setenv("TRICORPUS_CACHE", str(tmp_path / "cache"))
+    folder = make_object(tmp_path / "a", masks=True)
+    store = fsspec.filesystem("memory")
+    store.put(str(folder), "/photographed", recursive=True)
+    store.put(cloud, "/photographed.ply")
+    here, there = made(folder, cloud=cloud), made("memory://photographed", cloud="memory://photographed.ply")
+    assert here.rows["photos"] == there.rows["photos"]
+    np.testing.assert_array_equal(here.rows["clouds"][0]["xyz"], there.rows["clouds"][0]["xyz"])
