@@ -24,7 +24,6 @@ SAME = {
     "decode_error": {"draco_corrupt"},
     "degenerate_geometry": {"no_area", "no_extent"},
     "invisible_render": {"invisible"},
-    "non_finite_geometry": {"not_finite"},
 }
 ELSEWHERE = "_datasets_"  # parts of other collections, which their own sources read
 

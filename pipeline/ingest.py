@@ -21,7 +21,7 @@ class Ingest:
     """Objects of the sources. Its input is no table but `records()`; a row depends on its record and the limits, not on others."""
 
     name: ClassVar = "ingest"
-    version: ClassVar = 1
+    version: ClassVar = 2
     reads: ClassVar = ""
     per: ClassVar = "object_id"
     columns: ClassVar = RECORD_COLUMNS

@@ -24,7 +24,7 @@ DEFAULT_COLOR = (0.8, 0.8, 0.8, 1.0)
 def sample_points(mesh: Mesh, count: int, rng: np.random.Generator) -> dict[str, Any]:
     """The columns of POINTS but the object's id: `count` points, even by area over all of the surface that can be seen.
 
-    The same mesh and rng give the same bytes. Raises ObjectError: no_faces; not_finite (coordinates); no_area; invisible (next to
+    The same mesh and rng give the same bytes. Raises ObjectError: no_faces; non_finite_geometry; no_area; invisible (next to
     nothing of the surface is opaque enough to be seen).
     """
     area = _areas(mesh)
@@ -91,7 +91,9 @@ def _areas(mesh: Mesh) -> Float[np.ndarray, " f"]:
         raise ObjectError("no_faces", "the asset has no surface: no triangle of it is shown")
     vertices = mesh.vertices.astype(np.float64)
     if not np.isfinite(vertices).all():
-        raise ObjectError("not_finite", f"{(~np.isfinite(vertices).all(axis=1)).sum()} vertices have infinite or NaN coordinates")
+        raise ObjectError(
+            "non_finite_geometry", f"{(~np.isfinite(vertices).all(axis=1)).sum()} vertices have infinite or NaN coordinates"
+        )
     a, b, c = (vertices[mesh.faces[:, corner]] for corner in range(3))
     area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1)) / 2
     if area.sum() == 0:

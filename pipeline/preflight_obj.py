@@ -18,7 +18,7 @@ from pipeline.stage import ObjectError
 from pipeline.text_numbers import Lines, lines_of
 
 _BLOCK = 4 << 20  # bytes of text at a time
-_LONGEST_LINE = 64 << 20
+_LONGEST_LINE = 8 << 20  # one of words alone takes fifty times as much memory
 _NUMERIC = np.zeros(256, bool)  # what a number begins with
 _NUMERIC[list(b"0123456789+-.")] = True
 

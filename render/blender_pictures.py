@@ -28,12 +28,12 @@ SMALLEST, LARGEST = 1e-10, 1e10
 def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
     """(4, 4) Blender's world to the canonical frame of schemas.tables, for vertices (V, 3) of all visible surfaces.
 
-    Raises AssetError ("no_faces", "not_finite", "no_extent", "extreme_scale").
+    Raises AssetError ("no_faces", "non_finite_geometry", "no_extent", "extreme_scale").
     """
     if not len(vertices):
         raise AssetError("no_faces", "the asset shows no surface: no visible mesh with a face")
     if not np.isfinite(vertices).all():
-        raise AssetError("not_finite", "vertex positions are NaN or infinite once placed in the scene")
+        raise AssetError("non_finite_geometry", "vertex positions are NaN or infinite once placed in the scene")
     center = vertices.min(axis=0) / 2 + vertices.max(axis=0) / 2
     radius = math.sqrt(((vertices - center) ** 2).sum(axis=1).max())
     if radius == 0:

@@ -87,7 +87,7 @@ OBJECTS = Table(
             column(
                 "traits",
                 pa.list_(pa.string()),
-                "What the asset makes use of, sorted: draco, quantized, unlit, animated, skinned, several_scenes, ...",
+                "What the asset makes use of, sorted: draco, quantized, unlit, animated, skinned, multi_scene, ...",
             ),
             column(
                 "warnings",

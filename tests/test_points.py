@@ -161,7 +161,7 @@ def test_infinite_or_nan_coordinates_are_not_finite(rng, bad):
     vertices[2, 1] = bad
     with pytest.raises(ObjectError, match="1 vertices") as caught:
         sample_points(replace(square(), vertices=vertices), 100, rng)
-    assert caught.value.reason == "not_finite"
+    assert caught.value.reason == "non_finite_geometry"
 
 
 def test_faces_on_one_line_are_no_area(rng):
