@@ -20,7 +20,7 @@ class Limits:
     faces: int = 20_000_000  # triangles placed in the scene [too_many_faces]
     nodes: int = 20_000  # of the scene; Blender makes each an object [too_many_nodes]
     meshes: int = 10_000  # placed in the scene, a mesh placed twice counted twice [too_many_meshes]
-    depth: int = 500  # nodes above a node; Blender's importer calls itself once for each, as often as Python lets it (900 work, 3,000 do not) [deep_scene]
+    depth: int = 500  # nodes above a node; Blender's importer calls itself for each: 900 work, 3,000 do not [deep_scene]
     unpacked_mb: int = 4096  # what a 3MF or USDZ holds once unpacked [unpacked_too_large]
 
     def check_geometry(self, name: str, vertices: int, faces: int) -> None:
