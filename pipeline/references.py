@@ -34,6 +34,7 @@ _OPTION = re.compile(
     r"|(?:blendu|blendv|cc|clamp)\s+(?:on|off)|imfchan\s+[rgbmlz]|type\s+\w+)\s+",
     re.IGNORECASE,
 )
+_UNKNOWN_OPTION = re.compile(r"-[a-z]+\s+\S+\s+", re.IGNORECASE)
 _TAG = re.compile(rb"<(/?)(?:\w+:)?(image|init_from)(?![\w.-])([^<>]*)>")
 _ENDINGS = rb"png|jpe?g|tga|bmp|tiff?|webp|gif|exr|hdr|dds|psd|ktx2?"
 _FILE_NAME_END = re.compile(rb"\.(?:" + _ENDINGS + rb")(?!\w)", re.IGNORECASE)
@@ -151,7 +152,7 @@ def material_files(content: Bytes, stem: str, there: Callable[[str], bool]) -> l
 
 @dataclass(frozen=True)
 class MapLine:
-    """A line of a material file that names a picture: its keyword, the options that Blender knows, the picture's name."""
+    """A line of a material file that names a picture: its keyword, the options that the format knows, the picture's name."""
 
     keyword: str
     options: str
@@ -163,8 +164,9 @@ def map_line(line: str) -> MapLine | None:
     if not (start := _MAP.match(line)):
         return None
     rest, options = line[start.end() :].strip(), ""
-    while option := _OPTION.match(rest):
-        options, rest = options + option[0], rest[option.end() :]
+    while option := _OPTION.match(rest) or _UNKNOWN_OPTION.match(rest):
+        options += option[0] if option.re is _OPTION else ""
+        rest = rest[option.end() :]
     return MapLine(start[1], options, storable(_unquoted(rest))) if rest else None
 
 
