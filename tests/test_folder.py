@@ -94,3 +94,11 @@ def test_an_object_store_gives_the_same_objects(folder):
         assert record.pop("asset_stamp")
         record["asset_uri"] = record["asset_uri"].replace(str(folder), "memory://folder")
     assert here == there
+
+
+def test_a_folder_called_like_an_asset_is_told_and_what_is_in_it_is_found(folder):
+    (folder / "chair.glb").mkdir()
+    (folder / "chair.glb" / "real.glb").write_text("x")
+    found = records(folder)
+    assert found["chair.glb"]["unusable"][0] == "not_a_file"
+    assert found["chair.glb/real.glb"]["unusable"] is None

@@ -67,7 +67,8 @@ class Folder:
             return
         for here, folders, names in os.walk(self.root, onerror=_stop):  # enters no linked folders
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
-            for name in names:
+            # A folder that is called like an asset is one that was lost on the way, and is told.
+            for name in [*names, *(folder for folder in folders if format_of(folder) in FORMATS)]:
                 if not name.startswith("."):
                     file = os.path.join(here, name)
                     path = PurePosixPath(os.path.relpath(file, self.root))
@@ -94,6 +95,8 @@ class Folder:
                 "link_outside",
                 f"{file} is a link out of {self.root}: copy the file there, or give the folder it is in as a source",
             )
+        if os.path.isdir(file):
+            return "not_a_file", f"{file} is a folder and is called like an asset: give the asset, or rename the folder"
         try:
             path.encode()
         except UnicodeEncodeError:
