@@ -1,5 +1,4 @@
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -136,10 +135,7 @@ def usda(path: Path, *content: str, name: str = "asset") -> Path:
 
 
 def opened(blender: Blender, path: Path) -> tuple[int, int, np.ndarray]:
-    """Triangles, missing textures and the pictures of an asset, which is put with what lies beside it where Blender may read."""
-    given = Path(blender._folder.name, "given")
-    shutil.rmtree(given, ignore_errors=True)
-    path = Path(shutil.copytree(path.parent, given), path.name)
+    """Triangles, missing textures and the pictures of an asset."""
     stage = RenderViews(width=32, height=32)
     answer, folder = blender.do(Request(asset=str(path), format="usda", pictures=stage.pictures(), mesh=True))
     return len(load(folder / "mesh").faces), answer.missing_textures, np.stack(read_pictures(folder, 12))
