@@ -17,7 +17,7 @@ from pipeline.stage import Row
 
 FORMATS = ("glb", "gltf", "obj", "ply", "stl", "off", "fbx", "dae", "usd", "usda", "usdc", "usdz", "abc", "3mf")
 
-_IN_PARTS = ("gltf", "obj")  # keep buffers, materials and textures in files beside them
+_IN_PARTS = ("gltf", "obj", "dae", "fbx", "usd", "usda", "usdc")  # keep buffers, materials and textures in files beside them
 
 
 @dataclass(frozen=True)
