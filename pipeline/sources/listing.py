@@ -15,7 +15,27 @@ from pipeline.asset import format_of, stamps_in
 
 _MOST_COLLECTIONS = 100  # folders beside each other; where there are more, they are objects of something else
 # Buffers, materials and textures: what an asset in parts has in files beside it.
-PARTS = ("bin", "mtl", "png", "jpg", "jpeg", "webp", "ktx2", "tga", "bmp", "dds", "tif", "tiff", "gif", "exr", "hdr")
+PARTS = (
+    "bin",
+    "mtl",
+    "png",
+    "jpg",
+    "jpeg",
+    "webp",
+    "ktx2",
+    "tga",
+    "bmp",
+    "dds",
+    "tif",
+    "tiff",
+    "gif",
+    "exr",
+    "hdr",
+    "psd",
+    "usd",
+    "usda",
+    "usdc",
+)
 
 
 def folders_in(folder: str) -> list[str]:
