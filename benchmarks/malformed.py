@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.limits import RESOURCE_REASONS
+from pipeline.assets.limits import RESOURCE_REASONS
 from pipeline.store import Corpus
 
 # Reasons of the manifest, and those of ours that say the same or name the case more exactly.

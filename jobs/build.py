@@ -12,9 +12,9 @@ from jobs.arguments import Sources
 from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
 from jobs.status import source_lines
+from pipeline.assets.preflight import Limits
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
-from pipeline.preflight import Limits
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
 from pipeline.status import completeness

@@ -13,7 +13,7 @@ from jobs.build import Job as Build
 from jobs.build import main as build
 from jobs.progress import duration
 from jobs.status import page
-from pipeline.made_objects import write_broken, write_objaverse
+from pipeline.made.made_objects import write_broken, write_objaverse
 from pipeline.stage import Row
 from pipeline.status import completeness, status
 from pipeline.store import Corpus, quote

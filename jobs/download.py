@@ -18,8 +18,8 @@ from jobs.arguments import Json
 from jobs.carry_out import counted
 from jobs.progress import duration, progress
 from jobs.refusal import Refusal
-from pipeline.asset import absolute
-from pipeline.download import SPARE, Outcome, download, sizes, verify
+from pipeline.assets.asset import absolute
+from pipeline.fetch.download import SPARE, Outcome, download, sizes, verify
 from pipeline.sources.asked_for import ask_for
 from pipeline.sources.published import BY_HAND, PUBLISHED, Published
 from pipeline.stage import ObjectError

@@ -17,7 +17,7 @@ from jobs.arguments import Json, Root
 from jobs.carry_out import counted
 from jobs.progress import duration, progress
 from jobs.refusal import Refusal
-from pipeline.asset import absolute
+from pipeline.assets.asset import absolute
 from pipeline.exports.openshape import export_openshape
 from pipeline.exports.output import Output
 from pipeline.exports.parquet import export_parquet

@@ -14,7 +14,7 @@ import tyro
 from captions.imported import ImportCap3d, read_cap3d
 from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
-from pipeline.asset import absolute
+from pipeline.assets.asset import absolute
 from pipeline.imports.openshape import ImportOpenShape, ImportTexts, OpenShapeFolder
 from pipeline.imports.splits import ImportSplit, read_split
 from pipeline.stage import Single

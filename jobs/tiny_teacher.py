@@ -1,7 +1,7 @@
 """Train the embedded tiny teacher anew: make objects, render them, teach a small CLIP model which text belongs to which picture.
 
-It knows only the shapes of pipeline/made_objects.py. About 40 minutes on two cores; made objects and pictures are kept in `work`
-and used again. Prints the figures of the model card as JSON.
+It knows only the shapes of pipeline/made/made_objects.py. About 40 minutes on two cores; made objects and pictures are kept in
+`work` and used again. Prints the figures of the model card as JSON.
 """
 
 import json
@@ -20,7 +20,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normali
 
 from captions.metadata import CaptionMetadata
 from jobs.progress import progress
-from pipeline.made_objects import CATEGORIES, MadeObject, article, joined, made_objects, write_objaverse
+from pipeline.made.made_objects import CATEGORIES, MadeObject, article, joined, made_objects, write_objaverse
 from pipeline.stage import Task, rng_for
 from pipeline.teacher import TINY_TEACHER, TINY_WEIGHTS, Teacher
 from render.blender import Blender, BlenderSettings

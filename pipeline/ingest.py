@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from pipeline.photo_folder import examine_cloud, examine_photos
-from pipeline.preflight import Limits, examine
+from pipeline.assets.preflight import Limits, examine
+from pipeline.photos.photo_folder import examine_cloud, examine_photos
 from pipeline.sources.record import AGE_RESTRICTED, RECORD_COLUMNS
 from pipeline.sources.source import Source
 from pipeline.stage import ObjectError, Row, Task, Work, one_by_one
@@ -56,7 +56,7 @@ def objects_row(task: Task, limits: Limits) -> list[Row]:
     """The row of OBJECTS of one record.
 
     Raises ObjectError: what the source says (age_restricted, metadata_unreadable, link_outside, ...), asset_missing,
-    asset_unreadable, sha256_differs, and the reasons of `pipeline.preflight` and `pipeline.photo_folder`.
+    asset_unreadable, sha256_differs, and the reasons of `pipeline.assets.preflight` and `pipeline.photos.photo_folder`.
     """
     [record] = task.rows
     place = record["asset_uri"]

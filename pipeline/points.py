@@ -6,8 +6,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int, UInt8
 
-from pipeline.clouds import Cloud
 from pipeline.mesh import Mesh, Paint
+from pipeline.photos.clouds import Cloud
 from pipeline.shape import warnings, warnings_of_cloud
 from pipeline.stage import ObjectError
 

@@ -2,7 +2,7 @@
 
 PRETRAINED is a tag of open_clip or the path of a weights file (.safetensors, .pt, .bin). Weights are looked for where open_clip and
 the Hugging Face hub keep them (HF_HOME) and are downloaded only when that is asked for. `tricorpus-tiny:shapes-v1` comes with this
-project: it knows only the shapes of `pipeline.made_objects` and serves to try things out.
+project: it knows only the shapes of `pipeline.made.made_objects` and serves to try things out.
 """
 
 import difflib

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.assets.staging import staged
 from pipeline.stage import ObjectError
-from pipeline.staging import staged
 from render import confine
 from render.spec import Answer, Request
 
@@ -91,7 +91,7 @@ class Blender:
         """Has Blender carry out a request; its answer, and the folder with the files, which the next request empties.
 
         Blender gets a copy of the asset and its companions, and of these alone.
-        Raises ObjectError: what `pipeline.staging` says of the asset, what Blender's side says of it (see
+        Raises ObjectError: what `pipeline.assets.staging` says of the asset, what Blender's side says of it (see
         render.spec.Answer), or, after another try in a fresh process, "timeout" or "out_of_memory", or after two more
         "blender_crashed": a crash may be a kill that meant somebody else.
         Raises RuntimeError when Blender does not start or its side has a bug.

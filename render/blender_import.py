@@ -17,7 +17,7 @@ BLENDER_FROM_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0
 def load(path: Path, format: str) -> None:
     """Empties Blender and imports the asset; what is not to be seen is hidden in viewport and render alike.
 
-    Blender takes what is no number for zero and drops faces it cannot follow: the asset has passed `pipeline.preflight`.
+    Blender takes what is no number for zero and drops faces it cannot follow: the asset has passed `pipeline.assets.preflight`.
     Raises AssetError ("unsupported_format", "unsupported_extension", "unreadable", "draco_corrupt", "out_of_memory").
     """
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)

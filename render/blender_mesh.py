@@ -18,7 +18,7 @@ from render.spec import AssetError
 # A texture is stored with at most this many pixels a side: finer detail than 10,000 points, or views of 224 pixels, can show.
 MAX_IMAGE_SIDE = 2048
 
-MOST_FACES = 20_000_000  # as in pipeline.limits; here they count as rendered, with what modifiers and instances make
+MOST_FACES = 20_000_000  # as in pipeline.assets.limits; here they count as rendered, with what modifiers and instances make
 
 # Heights of triangles, in the canonical frame: below the first all of it is the rounding of float32, the second is a pixel's size.
 THINNEST, THICK = 5e-7, 0.01

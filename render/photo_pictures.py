@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
-from pipeline.cache import opened
-from pipeline.colmap import Lens, Pose
-from pipeline.photo_folder import IMAGES, PhotoFolder
+from pipeline.fetch.cache import opened
+from pipeline.photos.colmap import Lens, Pose
+from pipeline.photos.photo_folder import IMAGES, PhotoFolder
 from render.cameras import Camera
 
 MARGIN = 1.1  # the square is so much larger than the unit sphere, where the photo has room

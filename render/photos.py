@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from pipeline.cache import opened
-from pipeline.clouds import Cloud, read_cloud
-from pipeline.colmap import Model, Pose
-from pipeline.photo_folder import PhotoFolder
-from pipeline.photo_frame import AS_THE_FIRST_CAMERA, frame_of_cloud, frame_of_photos
+from pipeline.fetch.cache import opened
+from pipeline.photos.clouds import Cloud, read_cloud
+from pipeline.photos.colmap import Model, Pose
+from pipeline.photos.photo_folder import PhotoFolder
+from pipeline.photos.photo_frame import AS_THE_FIRST_CAMERA, frame_of_cloud, frame_of_photos
 from pipeline.points import points_of_cloud
 from pipeline.quality import measures
 from pipeline.stage import Made, ObjectError, Row, Stage, Task, Work, rng_for, settings_of

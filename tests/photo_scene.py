@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.colmap import Lens
+from pipeline.photos.colmap import Lens
 
 LENS = Lens(width=240, height=320, fx=300.0, fy=290.0, cx=118.0, cy=165.0, k1=-0.12, k2=0.03, p1=0.002, p2=-0.003)
 SPOTS = np.array([[0.4, 0.1, 0.2], [-0.3, 0.35, 0.1], [0.1, -0.35, -0.3]])  # y up

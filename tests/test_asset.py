@@ -1,7 +1,7 @@
 import hashlib
 import os
 
-from pipeline.asset import absolute, format_of, sha256_of, stamps_in
+from pipeline.assets.asset import absolute, format_of, sha256_of, stamps_in
 
 
 def write(path, content):

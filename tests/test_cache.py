@@ -5,8 +5,8 @@ import time
 import fsspec
 import pytest
 
-import pipeline.persist
-from pipeline.cache import opened
+import pipeline.fetch.persist
+from pipeline.fetch.cache import opened
 from pipeline.stage import ObjectError
 
 
@@ -14,7 +14,7 @@ from pipeline.stage import ObjectError
 def folder(tmp_path, monkeypatch):
     """An empty cache, and no long pauses."""
     monkeypatch.setenv("TRICORPUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline.persist, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(pipeline.fetch.persist, "PAUSES", (0.0, 0.0))
     return tmp_path / "cache"
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import open3d
 import pytest
 
-from pipeline.clouds import Cloud, read_cloud
+from pipeline.photos.clouds import Cloud, read_cloud
 from pipeline.points import FARTHEST_FIRST, points_of_cloud
 from pipeline.stage import ObjectError
 from schemas.tables import POINTS_PER_OBJECT

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from photo_scene import LENS, SPOTS, in_world, make_object
 
-from pipeline.colmap import Lens, read_model
+from pipeline.photos.colmap import Lens, read_model
 from pipeline.stage import ObjectError
 
 

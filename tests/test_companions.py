@@ -7,8 +7,8 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipeline.asset import format_of
-from pipeline.companions import companions
+from pipeline.assets.asset import format_of
+from pipeline.assets.companions import companions
 from pipeline.sources.folder import FORMATS
 from pipeline.sources.record import record
 from pipeline.stage import ObjectError

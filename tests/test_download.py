@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.download
-import pipeline.persist
-from pipeline.download import Record, download, sizes, verify
+import pipeline.fetch.download
+import pipeline.fetch.persist
+from pipeline.fetch.download import Record, download, sizes, verify
 
 BIG = bytes(range(256)) * 4096  # 1 MiB
 
@@ -89,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(pipeline.persist, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(pipeline.fetch.persist, "PAUSES", (0.0, 0.0))
     server = Server()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
@@ -256,7 +256,7 @@ def test_sizes_are_what_the_place_says(server):
 KILLED = """
 import sys
 from pathlib import Path
-from pipeline.download import download
+from pipeline.fetch.download import download
 list(download(sys.argv[1], ["a", "b"], Path(sys.argv[2]), workers=2))
 """
 
@@ -265,10 +265,10 @@ def test_a_killed_download_goes_on_where_it_was(server, tmp_path):
     server.files = {"a": BIG * 4, "b": b"b"}
     server.headers["a"] = linked(BIG * 4)
     server.faults["a"] = [("slow", 3 * len(BIG), 60)]  # three quarters, then silence
-    root = Path(pipeline.download.__file__).parent.parent
+    root = Path(pipeline.fetch.download.__file__).parents[2]
     child = subprocess.Popen([sys.executable, "-c", KILLED, server.place, str(tmp_path)], cwd=root)
     until = time.monotonic() + 30
-    while sum(path.stat().st_size for path in tmp_path.glob(".parts/*")) < 3 * len(BIG) - pipeline.download.PIECE:
+    while sum(path.stat().st_size for path in tmp_path.glob(".parts/*")) < 3 * len(BIG) - pipeline.fetch.download.PIECE:
         assert time.monotonic() < until
         time.sleep(0.02)
     with pytest.raises(BlockingIOError):  # two at once would spoil each other's files
@@ -277,4 +277,4 @@ def test_a_killed_download_goes_on_where_it_was(server, tmp_path):
     child.wait()
     outcome = get(server, tmp_path, "a", "b")["a"]
     assert (tmp_path / "a").read_bytes() == BIG * 4
-    assert outcome.came <= len(BIG) + pipeline.download.PIECE
+    assert outcome.came <= len(BIG) + pipeline.fetch.download.PIECE

@@ -9,7 +9,7 @@ import pytest
 from jobs.__main__ import main
 from jobs.download import amount
 from pipeline.ingest import Ingest
-from pipeline.made_objects import write_objaverse
+from pipeline.made.made_objects import write_objaverse
 from pipeline.run import run
 from pipeline.sources.asked_for import NAME, asked_for
 from pipeline.sources.objaverse import Objaverse

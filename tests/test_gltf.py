@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from pipeline.gltf import MOST_VALUES, read, roots
+from pipeline.assets.gltf import MOST_VALUES, read, roots
 from pipeline.stage import ObjectError
 
 PLAIN = {"asset": {"version": "2.0"}}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jobs.__main__ import JOBS, main
-from pipeline.made_objects import write_broken, write_objaverse
+from pipeline.made.made_objects import write_broken, write_objaverse
 from pipeline.store import Corpus
 
 TINY = "tricorpus-tiny:shapes-v1"

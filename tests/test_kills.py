@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from pipeline.made_objects import write_objaverse
+from pipeline.made.made_objects import write_objaverse
 from pipeline.store import Corpus
 
 OBJECTS = 24

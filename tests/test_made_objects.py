@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import trimesh
 
-from pipeline.made_objects import CATEGORIES, COLORS, LICENSES, joined, made_objects, make_object, write_broken, write_objaverse
-from pipeline.recipes import KINDS
-from pipeline.solids import ball, box, cylinder, lathe, plate, ring, tube
+from pipeline.made.made_objects import (
+    CATEGORIES,
+    COLORS,
+    LICENSES,
+    joined,
+    made_objects,
+    make_object,
+    write_broken,
+    write_objaverse,
+)
+from pipeline.made.recipes import KINDS
+from pipeline.made.solids import ball, box, cylinder, lathe, plate, ring, tube
 
 
 def read_json(path):

@@ -4,8 +4,8 @@ import pytest
 from photo_scene import make_object
 from PIL import Image
 
-from pipeline.limits import Limits
-from pipeline.photo_folder import FEWEST, examine_cloud, examine_photos
+from pipeline.assets.limits import Limits
+from pipeline.photos.photo_folder import FEWEST, examine_cloud, examine_photos
 from pipeline.sources.record import record
 from pipeline.stage import ObjectError
 

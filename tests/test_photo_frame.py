@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from photo_scene import DISTANCE, LENS, MOVE, SCALE, TURN, in_world, poses
 
-from pipeline.colmap import Model, Pose
-from pipeline.photo_frame import NEAR, frame_of_cloud, frame_of_photos
+from pipeline.photos.colmap import Model, Pose
+from pipeline.photos.photo_frame import NEAR, frame_of_cloud, frame_of_photos
 from pipeline.stage import ObjectError
 
 UP = TURN @ (0, 1, 0)

@@ -7,7 +7,7 @@ from photo_scene import LENS, SPOTS, in_world, make_object
 from PIL import Image
 
 from jobs.__main__ import main
-from pipeline.colmap import Lens, Pose
+from pipeline.photos.colmap import Lens, Pose
 from pipeline.stage import ObjectError, Task
 from pipeline.store import Corpus
 from render.photo_pictures import around_the_object

@@ -10,8 +10,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from pipeline.limits import RESOURCE_REASONS, Limits
-from pipeline.preflight import examine
+from pipeline.assets.limits import RESOURCE_REASONS, Limits
+from pipeline.assets.preflight import examine
 from pipeline.sources.record import record
 from pipeline.stage import ObjectError
 
@@ -346,7 +346,7 @@ def test_blocks_of_text_end_where_lines_do(tmp_path, monkeypatch):
     text = (SQUARE + "f -1 -2 \\\n-3\nf 1 2 3\n") * 20
     last = text + "f 1 2 81\n"
     for size in (40, 41, 97, 1000):
-        monkeypatch.setattr("pipeline.preflight_obj._BLOCK", size)
+        monkeypatch.setattr("pipeline.assets.preflight_obj._BLOCK", size)
         assert look(file_of(tmp_path, "a.obj", text))
         assert refusal(file_of(tmp_path, "b.obj", last)) == "index_out_of_range"
 

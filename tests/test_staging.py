@@ -7,9 +7,9 @@ import trimesh
 from PIL import Image
 from test_companions import crate, glb, write
 
-from pipeline.references import content_of
+from pipeline.assets.references import content_of
+from pipeline.assets.staging import staged
 from pipeline.stage import ObjectError
-from pipeline.staging import staged
 from render.blender import Blender
 from render.blender_pass import RenderViews
 from render.spec import Request

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from jobs.tiny_teacher import PROMPTS, Job, Pairs, _load, augmented, canonical_caption, captions, measure, save, train
-from pipeline.made_objects import CATEGORIES, made_objects
-from pipeline.recipes import KINDS
+from pipeline.made.made_objects import CATEGORIES, made_objects
+from pipeline.made.recipes import KINDS
 from pipeline.teacher import TINY_TEACHER, TINY_WEIGHTS, Teacher
 
 

@@ -21,7 +21,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.asset import stamp_of
+from pipeline.assets.asset import stamp_of
 from pipeline.imports.ids import DATASETS, object_id, source_of
 from pipeline.imports.openshape_file import NOISE, OpenShapeFile, read_file
 from pipeline.sources.record import RECORD_COLUMNS, record

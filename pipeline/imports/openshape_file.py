@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float64
 
-from pipeline.cache import opened
+from pipeline.fetch.cache import opened
 from pipeline.imports.pickled import load_pickled, plain
 from pipeline.points import farthest_first
 from pipeline.stage import ObjectError, Row, rng_for

@@ -28,7 +28,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.asset import stamps_in
+from pipeline.assets.asset import stamps_in
 from pipeline.sources.asked_for import asked_for
 from pipeline.sources.listing import files_in, folders_in, home_of, read_rows, unreadable
 from pipeline.sources.record import SPDX, record

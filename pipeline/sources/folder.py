@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 
 import fsspec
 
-from pipeline.asset import format_of
-from pipeline.cache import stamp_of
+from pipeline.assets.asset import format_of
+from pipeline.fetch.cache import stamp_of
 from pipeline.sources.listing import PARTS
 from pipeline.sources.record import record
 from pipeline.stage import Row

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.asset import stamps_in
+from pipeline.assets.asset import stamps_in
 from pipeline.sources.listing import files_in, folders_in, home_of, read_list, stamp_with_parts
 from pipeline.sources.record import record
 from pipeline.stage import Row

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.asset import format_of, stamps_in
+from pipeline.assets.asset import format_of, stamps_in
 
 _MOST_COLLECTIONS = 100  # folders beside each other; where there are more, they are objects of something else
 # Buffers, materials and textures: what an asset in parts has in files beside it.

@@ -1,6 +1,6 @@
 """MVImgNet and its point clouds MVPNet (https://github.com/GAP-LAB-CUHK-SZ/MVImgNet), as they are unpacked:
 
-<class>/<instance>/images/001.jpg ...    the photos, and what `pipeline.photo_folder` says besides
+<class>/<instance>/images/001.jpg ...    the photos, and what `pipeline.photos.photo_folder` says besides
 mvi_00/<class>/<instance>/ ...           the same, for those who unpacked each zip into a folder of its own
 mvimgnet_category.txt                    0,bag: the names of the classes; MVImgNet 2.0 has a JSON, {"0": "bag"}
 
@@ -20,9 +20,9 @@ from typing import Any
 
 import fsspec
 
-from pipeline.asset import absolute, stamps_in
-from pipeline.clouds import FORMATS
-from pipeline.photo_folder import PhotoFolder
+from pipeline.assets.asset import absolute, stamps_in
+from pipeline.photos.clouds import FORMATS
+from pipeline.photos.photo_folder import PhotoFolder
 from pipeline.sources.record import record
 from pipeline.stage import Row
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.asset import stamps_in
+from pipeline.assets.asset import stamps_in
 from pipeline.sources.asked_for import asked_for
 from pipeline.sources.record import AGE_RESTRICTED, SPDX, record
 from pipeline.stage import Row

@@ -24,7 +24,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline.asset import stamps_in
+from pipeline.assets.asset import stamps_in
 from pipeline.sources.objaverse import Objaverse
 from pipeline.sources.record import record, spdx
 from pipeline.stage import Row

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from pipeline.asset import format_of
+from pipeline.assets.asset import format_of
 from pipeline.stage import Row
 
 # Licences in the spelling of Sketchfab and Creative Commons, as SPDX ids.
@@ -72,7 +72,7 @@ def record(
 ) -> Row:
     """A record: the columns of OBJECTS that need no look into the asset, and a few more.
 
-    `asset_stamp` changes when the asset or what belongs to it does (`pipeline.cache.stamp_of`); None: the asset is not there.
+    `asset_stamp` changes when the asset or what belongs to it does (`pipeline.fetch.cache.stamp_of`); None: the asset is not there.
     `asset_format`: None: what the asset's name says. `home`: the folder, the asset's own or one above it, inside which its
     references may lead; None: the asset's own. `texture`: a picture that is the base colour of materials that have none. `cloud`:
     the collection's own point cloud of the object. `warnings`: short names of what is wrong with the metadata.

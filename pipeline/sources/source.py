@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from pipeline.asset import absolute
+from pipeline.assets.asset import absolute
 from pipeline.sources.abo import Abo
 from pipeline.sources.folder import Folder
 from pipeline.sources.future3d import Future3D

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import gltf
-from pipeline.asset import absolute
-from pipeline.cache import opened
-from pipeline.companions import companions
-from pipeline.references import (
+from pipeline.assets import gltf
+from pipeline.assets.asset import absolute
+from pipeline.assets.companions import companions
+from pipeline.assets.references import (
     below,
     collada_pictures,
     content_of,
@@ -30,6 +29,7 @@ from pipeline.references import (
     mtl_lines,
     statements,
 )
+from pipeline.fetch.cache import opened
 from pipeline.stage import ObjectError
 
 Companion = tuple[str, str, str]  # role, name, uri, as in OBJECTS.companions
@@ -44,7 +44,7 @@ def staged(place: str, format: str, files: Sequence[Companion] | None, into: Pat
     `files`: the companions; None: those that it refers to in its own folder.
 
     Raises ObjectError: asset_missing (or a companion, which was there before), asset_unreadable, not_a_file, no_room (on the disk
-    of `into`), and what the format's reader or `pipeline.companions` says of the asset.
+    of `into`), and what the format's reader or `pipeline.assets.companions` says of the asset.
     """
     try:
         with opened(absolute(place)) as asset:

@@ -12,7 +12,7 @@ size    Without: where the optical axes come closest to each other, and the ball
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.colmap import Model, Pose
+from pipeline.photos.colmap import Model, Pose
 from pipeline.stage import ObjectError
 
 ROLL = np.radians(3)  # of a camera in a hand, standard deviation

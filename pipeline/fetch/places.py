@@ -20,8 +20,8 @@ import fsspec
 import huggingface_hub
 import requests
 
-from pipeline.cache import stamp_of
-from pipeline.persist import Later, foreign_errors
+from pipeline.fetch.cache import stamp_of
+from pipeline.fetch.persist import Later, foreign_errors
 from pipeline.stage import ObjectError
 
 TIMEOUT = (15, 60)  # seconds to connect, and without a byte

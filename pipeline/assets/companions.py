@@ -19,11 +19,9 @@ from urllib.parse import unquote
 
 import fsspec
 
-from pipeline import gltf
-from pipeline.asset import sha256_of
-from pipeline.cache import opened
-from pipeline.persist import foreign_errors, persist
-from pipeline.references import (
+from pipeline.assets import gltf
+from pipeline.assets.asset import sha256_of
+from pipeline.assets.references import (
     Reference,
     below,
     collada_pictures,
@@ -36,6 +34,8 @@ from pipeline.references import (
     usd_names,
     uses_materials,
 )
+from pipeline.fetch.cache import opened
+from pipeline.fetch.persist import foreign_errors, persist
 from pipeline.stage import ObjectError, Row
 
 MOST_COMPANIONS = 4096

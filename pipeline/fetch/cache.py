@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.persist import foreign_errors, persist
+from pipeline.fetch.persist import foreign_errors, persist
 
 SCANS = 256  # the cache is measured whenever a process has added this fraction of its limit
 KEPT = 0.9  # share of the limit that is left when something has to go, so that this is rare

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.limits import Limits
-from pipeline.signature import HEAD_BYTES, what_it_is
+from pipeline.assets.limits import Limits
+from pipeline.assets.signature import HEAD_BYTES, what_it_is
+from pipeline.assets.text_numbers import lines_of
 from pipeline.stage import ObjectError
-from pipeline.text_numbers import lines_of
 
 _NOT_FINITE = re.compile(rb"(?<![\w.])[-+]?(?:nan|inf)", re.IGNORECASE)
 _LINES = 5_000  # of a text looked at at a time

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.solids import Matrix, Surface, at, ball, box, cylinder, lathe, plate, ring, stretched, tube, turned
+from pipeline.made.solids import Matrix, Surface, at, ball, box, cylinder, lathe, plate, ring, stretched, tube, turned
 
 Rng = np.random.Generator
 WORDS = ("no", "one", "two", "three", "four", "five", "six")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.gltf import Gltf, data_of, roots
-from pipeline.gltf_numbers import Find, Numbers
-from pipeline.limits import Limits
-from pipeline.picture import KTX2, picture_warnings
+from pipeline.assets.gltf import Gltf, data_of, roots
+from pipeline.assets.gltf_numbers import Find, Numbers
+from pipeline.assets.limits import Limits
+from pipeline.assets.picture import KTX2, picture_warnings
 from pipeline.stage import ObjectError
 
 # Extensions without which a file may say it cannot be read and which Blender 4.5 has: `extensions_managed` in

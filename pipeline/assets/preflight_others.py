@@ -8,8 +8,8 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.mesh_file import MeshFile
-from pipeline.preflight_ply import examine_ply
+from pipeline.assets.mesh_file import MeshFile
+from pipeline.assets.preflight_ply import examine_ply
 from pipeline.stage import ObjectError
 
 _STL_ROW = np.dtype([("normal", "<f4", 3), ("corners", "<f4", 9), ("more", "<u2")])

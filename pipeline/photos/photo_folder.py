@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pipeline.asset import sha256_of, stamps_in
-from pipeline.cache import opened
-from pipeline.clouds import read_cloud
-from pipeline.colmap import Model, read_model
-from pipeline.limits import Limits
-from pipeline.picture import picture_warnings
+from pipeline.assets.asset import sha256_of, stamps_in
+from pipeline.assets.limits import Limits
+from pipeline.assets.picture import picture_warnings
+from pipeline.fetch.cache import opened
+from pipeline.photos.clouds import read_cloud
+from pipeline.photos.colmap import Model, read_model
 from pipeline.stage import ObjectError, Row
 
 IMAGES, MODEL, MASKS = "images", "sparse/0", "masks"
@@ -69,7 +69,7 @@ class PhotoFolder:
 
 
 def examine_photos(record: Row, limits: Limits) -> Row:
-    """What `pipeline.preflight.examine` says, of a folder of photos.
+    """What `pipeline.assets.preflight.examine` says, of a folder of photos.
 
     traits    masks, cloud, unposed_photos (COLMAP did not find where some were taken from)
     warnings  unreadable_photo (or mask), cloud_unreadable: the object is done without
@@ -109,7 +109,7 @@ def examine_photos(record: Row, limits: Limits) -> Row:
 
 
 def examine_cloud(record: Row, limits: Limits) -> Row:
-    """What `pipeline.preflight.examine` says, of a point cloud.
+    """What `pipeline.assets.preflight.examine` says, of a point cloud.
 
     Raises ObjectError: asset_too_large, too_many_vertices, and those of `read_cloud`.
     """

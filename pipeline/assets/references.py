@@ -1,4 +1,4 @@
-"""What files an asset names, format by format, as its bytes say it. Nothing is looked up here; that is pipeline.asset's.
+"""What files an asset names, format by format, as its bytes say it. Nothing is looked up here; that is pipeline.assets.asset's.
 
 OBJ and MTL: http://paulbourke.net/dataformats/obj/ and /mtl/. Collada 1.4 and 1.5: https://www.khronos.org/collada/.
 """

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipeline.asset import sha256_of
-from pipeline.persist import persist
-from pipeline.places import Promise, opened_at, piece_of, promise_of
+from pipeline.assets.asset import sha256_of
+from pipeline.fetch.persist import persist
+from pipeline.fetch.places import Promise, opened_at, piece_of, promise_of
 from pipeline.stage import ObjectError
 
 PIECE = 1 << 16  # bytes read at once

@@ -1,6 +1,6 @@
 """Everyday objects made on the spot, as a collection in Objaverse 1.0's own layout: for demonstrations, tests and the tiny teacher.
 
-    recipe (pipeline.recipes) + looks -> MadeObject: a scene, and the words a person would publish it with, true of what is seen
+    recipe (pipeline.made.recipes) + looks -> MadeObject: a scene, and words a person would publish it with, true of what is seen
 
 The same seed gives the same bytes.
 """
@@ -19,9 +19,9 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from pipeline.made.recipes import KINDS, Build, Kind, Rng
+from pipeline.made.solids import Surface
 from pipeline.points import linear_from_srgb
-from pipeline.recipes import KINDS, Build, Kind, Rng
-from pipeline.solids import Surface
 
 CATEGORIES = tuple(KINDS)
 

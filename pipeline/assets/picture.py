@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.limits import Limits
+from pipeline.assets.limits import Limits
 from pipeline.stage import ObjectError
 
 KTX2 = b"\xabKTX 20\xbb"

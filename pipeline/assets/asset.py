@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from pipeline.cache import stamp_of
+from pipeline.fetch.cache import stamp_of
 
 
 def absolute(place: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.limits import Limits
-from pipeline.signature import HEAD_BYTES, OBJ_TEXT, text_encoding, what_it_is
+from pipeline.assets.limits import Limits
+from pipeline.assets.signature import HEAD_BYTES, OBJ_TEXT, text_encoding, what_it_is
+from pipeline.assets.text_numbers import Lines, lines_of
 from pipeline.stage import ObjectError
-from pipeline.text_numbers import Lines, lines_of
 
 _BLOCK = 4 << 20  # bytes of text at a time
 _LONGEST_LINE = 8 << 20  # one of words alone takes fifty times as much memory

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.gltf import Gltf
+from pipeline.assets.gltf import Gltf
 from pipeline.stage import ObjectError
 
 Find = Callable[[str], Path | None]  # the file that a URI names; None: it is not there, or not to be opened

@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.mesh_file import MeshFile
+from pipeline.assets.mesh_file import MeshFile
 
 _NUMBERS = {
     **dict.fromkeys(("char", "int8"), "i1"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.signature import HEAD_BYTES, what_it_is
+from pipeline.assets.signature import HEAD_BYTES, what_it_is
 from pipeline.stage import ObjectError
 
 # JSON takes some 60 to 100 bytes of memory per value, however short it is in the file: two million are a few hundred MB at worst.

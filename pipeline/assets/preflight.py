@@ -3,17 +3,17 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.asset import sha256_of
-from pipeline.cache import opened
-from pipeline.companions import Companions, companions
-from pipeline.gltf import read
-from pipeline.limits import Limits
-from pipeline.mesh_file import MeshFile
-from pipeline.picture import picture_warnings
-from pipeline.preflight_gltf import examine_gltf
-from pipeline.preflight_obj import examine_obj
-from pipeline.preflight_others import EXAMINERS
-from pipeline.signature import HEAD_BYTES, what_it_is
+from pipeline.assets.asset import sha256_of
+from pipeline.assets.companions import Companions, companions
+from pipeline.assets.gltf import read
+from pipeline.assets.limits import Limits
+from pipeline.assets.mesh_file import MeshFile
+from pipeline.assets.picture import picture_warnings
+from pipeline.assets.preflight_gltf import examine_gltf
+from pipeline.assets.preflight_obj import examine_obj
+from pipeline.assets.preflight_others import EXAMINERS
+from pipeline.assets.signature import HEAD_BYTES, what_it_is
+from pipeline.fetch.cache import opened
 from pipeline.stage import ObjectError, Row
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff", ".webp", ".gif", ".dds", ".exr", ".hdr", ".psd", ".ktx2")
@@ -24,7 +24,7 @@ def examine(record: Row, limits: Limits) -> Row:
     warnings (those of the record included).
 
     Raises ObjectError: not_a_file, empty_file, not_a_mesh_file, unsupported_format, asset_too_large, and those of the format's own
-    examiner and of `pipeline.companions`. FileNotFoundError (the asset is not there), PermissionError.
+    examiner and of `pipeline.assets.companions`. FileNotFoundError (the asset is not there), PermissionError.
     """
     with opened(record["asset_uri"]) as path:
         _check_file(path, record["asset_uri"])
