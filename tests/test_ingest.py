@@ -144,3 +144,13 @@ def test_a_cut_metadata_file_costs_only_its_own_objects(corpus, assets, tmp_path
     assert ingest(corpus, Objaverse("objaverse", str(root))) == (1, 1, 0)
     [failure] = corpus.need("failures").to_table().to_pylist()
     assert failure["reason"] == "metadata_unreadable" and str(root / "metadata" / "000-001.json.gz") in failure["message"]
+
+
+def test_an_object_of_two_collections_keeps_two_ids_and_one_hash(corpus, folder, tmp_path):
+    shard = tmp_path / "objaverse" / "glbs" / "000-000"
+    shard.mkdir(parents=True)
+    (shard / "0123.glb").write_bytes((folder / "a.glb").read_bytes())
+    ingest(corpus, Folder("folder", str(folder)), Objaverse("objaverse", str(tmp_path / "objaverse")))
+    rows = objects(corpus)
+    same = {id for id, row in rows.items() if row["asset_sha256"] == rows["folder/a.glb"]["asset_sha256"]}
+    assert same == {"folder/a.glb", "objaverse/0123"}
