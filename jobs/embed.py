@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jobs.build import embed_steps
 from jobs.carry_out import Running, carry_out_alone
 from pipeline.teacher import DEFAULT_TEACHER
+from schemas.tables import CAPTIONS, VIEWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,5 +15,8 @@ class Job(Running):
 
 
 def main(job: Job) -> int:
-    """Run both stages."""
-    return carry_out_alone(job, ("views", "captions"), lambda job: embed_steps(job, job.teacher))
+    """Run both stages; the one whose table is there, in a corpus that has only views or (imported) only captions."""
+    there = [table for table in (VIEWS.name, CAPTIONS.name) if job.corpus.open(table)] or [VIEWS.name]
+    return carry_out_alone(
+        job, tuple(there), lambda job: [step for step in embed_steps(job, job.teacher) if step.work.stages[0].reads in there]
+    )

@@ -139,3 +139,12 @@ def test_a_settings_file_changes_a_stage_and_a_wrong_one_is_refused(source, tmp_
     views = Corpus(root).need("views").to_table(columns=["width", "height"]).to_pylist()
     assert views == [{"width": 64, "height": 64}] * 12
     assert Corpus(root).made_by("views")["render"]["settings"]["width"] == 64
+
+
+def test_texts_are_embedded_where_there_are_no_views(source, tmp_path, capsys):
+    root = str(tmp_path / "corpus")
+    assert main(["ingest", root, "--source", f"objaverse={source}"]) == 0
+    assert main(["caption", root]) == 0
+    assert main(["embed", root, "--teacher", TINY]) == 0
+    assert f"text_embeddings/{TINY}" in Corpus(root).tables()
+    assert f"image_embeddings/{TINY}" not in Corpus(root).tables()
