@@ -338,7 +338,7 @@ def test_an_obj_that_blender_would_take_for_another_is_refused(tmp_path, text, r
 )
 def test_an_obj_that_blender_reads_whole_is_fine(tmp_path, text):
     row = look(file_of(tmp_path, "a.obj", text))
-    assert set(row["warnings"]) <= {"missing_material"} and row["traits"] == []
+    assert set(row["warnings"]) <= {"missing_material", "no_material"} and row["traits"] == []
 
 
 def test_blocks_of_text_end_where_lines_do(tmp_path, monkeypatch):
@@ -354,7 +354,7 @@ def test_blocks_of_text_end_where_lines_do(tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_other_encodings_are_read_and_told(tmp_path, encoding):
     good, bad = SQUARE + "f 1 2 3\n", SQUARE + "f 1 2 5\n"
-    assert look(file_of(tmp_path, "a.obj", good.encode(encoding)))["warnings"] == ["text_encoding"]
+    assert look(file_of(tmp_path, "a.obj", good.encode(encoding)))["warnings"] == ["no_material", "text_encoding"]
     assert refusal(file_of(tmp_path, "a.obj", bad.encode(encoding))) == "index_out_of_range"
 
 
@@ -369,6 +369,13 @@ def test_the_textures_of_an_obj_are_judged(tmp_path):
     file_of(tmp_path, "a.png", "no picture")
     path = file_of(tmp_path, "a.obj", "mtllib a.mtl\n" + SQUARE + "f 1 2 3\n")
     assert look(path)["warnings"] == ["bad_texture"]
+
+
+def test_an_obj_that_says_nothing_of_colour_is_told(tmp_path):
+    colored = SQUARE.replace("\n", " 1 0 0\n")
+    assert look(file_of(tmp_path, "a.obj", SQUARE + "f 1 2 3\n"))["warnings"] == ["no_material"]
+    assert look(file_of(tmp_path, "a.obj", SQUARE + "usemtl red\nf 1 2 3\n"))["warnings"] == ["missing_material"]
+    assert look(file_of(tmp_path, "a.obj", colored + "f 1 2 3\n"))["warnings"] == []
 
 
 # ------------------------------------------------------------------------------------------------------------ other formats
@@ -473,7 +480,7 @@ def test_what_another_program_wrote_is_fine(tmp_path, name):
         pytest.importorskip("lxml")
     scene = trimesh.Scene(BOX) if name == "a.3mf" else BOX
     scene.export(tmp_path / name)
-    assert look(tmp_path / name)["warnings"] == []
+    assert look(tmp_path / name)["warnings"] == (["no_material"] if name == "a.obj" else [])
 
 
 @pytest.mark.parametrize(

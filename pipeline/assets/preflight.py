@@ -81,4 +81,6 @@ def _look_into(path: Path, record: Row, limits: Limits) -> tuple[Companions, set
             traits = traits | {"external_pictures"}
             with opened(file["uri"]) as picture:
                 warnings = warnings | picture_warnings(file["name"], picture, limits)
+    if format == "obj" and not (found.files or found.warnings or "vertex_colors" in traits):
+        warnings = warnings | {"no_material"}  # it says nothing of colour: views are grey, and its points have none
     return found, traits, warnings
