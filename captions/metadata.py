@@ -5,7 +5,7 @@ Each rule is the `model` of its captions:
 name                     Sports Sedan
 name and category        Sports Sedan, a car (automobile)
 category and adjectives  a 3D model of a red car (automobile)
-category                 a 3D model of a car (automobile)
+category                 a 3D model of a car (automobile); of what was photographed, a photo of a car
 tags                     Castle, medieval, stone, moat
 description              its first good sentences
 
@@ -41,8 +41,8 @@ class CaptionMetadata:
     version: ClassVar = 2
     reads: ClassVar = "objects"
     per: ClassVar = "object_id"
-    columns: ClassVar = ("object_id", "name", "categories", "tags", "description")
-    depends: ClassVar = ("name", "categories", "tags", "description")
+    columns: ClassVar = ("object_id", "name", "categories", "tags", "description", "asset_format")
+    depends: ClassVar = ("name", "categories", "tags", "description", "asset_format")
     where: ClassVar = "asset_format <> 'npy'"  # of an import, the texts come along
     writes: ClassVar = CAPTIONS
     batch: ClassVar = 4096
@@ -106,12 +106,14 @@ class CaptionMetadata:
                 kinds.append(kind)
         tags = list(dict.fromkeys(tag for raw in about["tags"] if (tag := clean_tag(raw))))
         known = {word for text in [name or "", *about["categories"]] for word in words(text)}
+        photographed = about["asset_format"] == "photos"
         for kind in kinds:
             if name and not (_says_the_same(name, kind) or is_one_of_several(kind)):
                 yield Candidate("name and category", templates.name_and_kind(name, kind))
             if adjectives := _adjectives(name, kind, tags):
-                yield Candidate("category and adjectives", templates.model_of(kind, adjectives))
-            yield Candidate("category", templates.model_of(kind))
+                text = templates.model_of(kind, adjectives, photographed=photographed)
+                yield Candidate("category and adjectives", text)
+            yield Candidate("category", templates.model_of(kind, photographed=photographed))
         new = [tag for tag in tags if not known.issuperset(words(tag))][: self.tags]
         if len(new) > 1 or (new and not name and not kinds):
             yield Candidate("tags", templates.keywords(name or next(iter(kinds), None), new))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 # The words that the templates themselves bring along.
-FRAME_WORDS = frozenset({"a", "an", "3d", "model", "of", "or"})
+FRAME_WORDS = frozenset({"a", "an", "3d", "model", "photo", "of", "or"})
 
 # In the order in which English puts them before a noun: size, shape, age, colour, material.
 ADJECTIVES = (
@@ -34,9 +34,9 @@ _CONSONANT_SOUND = re.compile(r"eu|ewe|one\b|once|ouija", re.IGNORECASE)
 _VOWEL_LETTERS = "AEFHILMNORSX"  # whose names begin with a vowel: an LCD, an SUV
 
 
-def model_of(noun: str, adjectives: Sequence[str] = ()) -> str:
-    """ "a 3D model of a large boat"."""
-    return f"a 3D model of {with_article(' '.join([*in_order(adjectives), noun]))}"
+def model_of(noun: str, adjectives: Sequence[str] = (), *, photographed: bool = False) -> str:
+    """ "a 3D model of a large boat"; of what was photographed, "a photo of a large boat"."""
+    return f"a {'photo' if photographed else '3D model'} of {with_article(' '.join([*in_order(adjectives), noun]))}"
 
 
 def name_and_kind(name: str, noun: str) -> str:

@@ -22,7 +22,7 @@ CASTLE = {
 
 
 def rows_of(stage=None, **about):
-    about = {"object_id": "a/1", "name": None, "categories": [], "tags": [], "description": None} | about
+    about = {"object_id": "a/1", "name": None, "categories": [], "tags": [], "description": None, "asset_format": "glb"} | about
     made = (stage or CaptionMetadata()).start()([Task(id="a/1", keys={}, rows=[about])])
     return made.rows.get("caption", []) or made.failures["caption"]["a/1"].reason
 
@@ -45,6 +45,13 @@ def test_each_rule_makes_the_caption_a_person_would_write():
         ("description", "Its roofs are of wood."),
     ]
     assert dropped(**CASTLE) == [("boilerplate", "Made in Blender.")]
+
+
+def test_what_was_photographed_is_no_3d_model():
+    assert kept(categories=["apple"], tags=["red"], asset_format="photos") == [
+        ("category and adjectives", "a photo of a red apple"),
+        ("category", "a photo of an apple"),
+    ]
 
 
 def test_a_category_that_the_name_does_not_say_joins_it():

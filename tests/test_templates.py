@@ -21,6 +21,7 @@ def test_phrases_read_as_english():
     assert model_of("boat") == "a 3D model of a boat"
     assert model_of("vase", ["ceramic", "blue", "antique"]) == "a 3D model of an antique blue ceramic vase"
     assert model_of("car", ["red", "blue"]) == "a 3D model of a red car"
+    assert model_of("car", ["red"], photographed=True) == "a photo of a red car"
     assert name_and_kind("Sports Sedan", "car (automobile)") == "Sports Sedan, a car (automobile)"
     assert keywords("Castle", ["stone", "moat"]) == "Castle, stone, moat"
     assert keywords(None, ["stone"]) == "stone"
