@@ -179,11 +179,13 @@ class Blender:
         else:
             package = importlib.util.find_spec("bpy")
             program, home = [sys.executable], Path(package.origin).parent if package else sys.prefix
+        # Python packages may lie outside its prefix: a user's own, or another environment's.
+        packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
         libraries = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", "")]
         libraries += os.environ.get("LD_LIBRARY_PATH", "").split(":")
         return confine.command(
             [*program, str(WORKER)],
-            readable=[sys.prefix, sys.base_prefix, str(home), str(WORKER.parent), *filter(os.path.isabs, libraries)],
+            readable=[sys.prefix, sys.base_prefix, *packages, str(home), str(WORKER.parent), *filter(os.path.isabs, libraries)],
             listable=[str(WORKER.parent.parent)],  # Python looks there for the package `render`
             writable=[self._folder.name],
             file_bytes=FILE_BYTES,
