@@ -39,12 +39,13 @@ SIZE = 224
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """An object to measure. `points` (a row of POINTS) and `views` (camera and mask) are None where they are to be made;
-    `companions` as in render.spec.Request."""
+    `companions` and `front` as in render.spec.Request."""
 
     id: str
     asset: str
     format: str
     companions: tuple[tuple[str, str, str], ...] | None = None
+    front: str | None = None
     points: dict | None = None
     views: list[tuple[Camera, np.ndarray]] | None = None
 
@@ -66,7 +67,7 @@ def in_corpus(root: str, limit: int | None) -> Iterator[Subject]:
     sampled = tables["points"].to_table(columns=["object_id", "xyz", "rgb"], filter="faces > 0", limit=limit)  # no point clouds
     for points in sampled.to_pylist():
         where = f"object_id = '{points['object_id'].replace(chr(39), chr(39) * 2)}'"
-        [asset] = tables["objects"].to_table(columns=["asset_uri", "asset_format", "companions"], filter=where).to_pylist()
+        [asset] = tables["objects"].to_table(columns=["asset_uri", "asset_format", "companions", "front"], filter=where).to_pylist()
         views = sorted(tables["views"].to_table(filter=where).to_pylist(), key=lambda view: view["view"])
         if views:
             yield Subject(
@@ -74,6 +75,7 @@ def in_corpus(root: str, limit: int | None) -> Iterator[Subject]:
                 asset=asset["asset_uri"],
                 format=asset["asset_format"],
                 companions=tuple((file["role"], file["name"], file["uri"]) for file in asset["companions"]),
+                front=asset["front"],
                 points=points,
                 views=[(_camera(view), np.asarray(Image.open(io.BytesIO(view["image"])))[..., 3]) for view in views],
             )
@@ -103,7 +105,14 @@ def measure(subject: Subject, blender: Blender) -> Result:
         shading="albedo",
         cycles=Cycles(samples=4, min_samples=1, denoise=False),
     )
-    request = Request(asset=subject.asset, format=subject.format, companions=subject.companions, pictures=pictures, mesh=True)
+    request = Request(
+        asset=subject.asset,
+        format=subject.format,
+        companions=subject.companions,
+        front=subject.front,
+        pictures=pictures,
+        mesh=True,
+    )
     _, folder = blender.do(request)
     rendered, mesh = read_pictures(folder, len(cameras)), load(folder / "mesh")
     points = subject.points or sample_points(mesh, POINTS_PER_OBJECT, rng_for(subject.id, purpose="points"))

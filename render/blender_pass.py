@@ -21,8 +21,8 @@ class AssetStage:
     version: ClassVar[int] = 1
     reads: ClassVar[str] = "objects"
     per: ClassVar[str] = "object_id"
-    columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format", "companions")
-    depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format")
+    columns: ClassVar[tuple[str, ...]] = ("asset_uri", "asset_format", "companions", "front")
+    depends: ClassVar[tuple[str, ...]] = ("asset_sha256", "companions_sha256", "asset_format", "front")
     where: ClassVar[str] = f"asset_format IN ({', '.join(map(repr, AXES))})"
     batch: ClassVar[int] = 8
     cpus: ClassVar[float] = 1
@@ -148,6 +148,7 @@ class BlenderWork:
                 asset=row["asset_uri"],
                 format=row["asset_format"],
                 companions=tuple((file["role"], file["name"], file["uri"]) for file in row["companions"]),
+                front=row["front"],
                 pictures=self._render.pictures() if self._render in asked else None,
                 mesh=self._points in asked,
             )

@@ -25,8 +25,9 @@ SHADER_COLOR = {"BSDF_PRINCIPLED": "Base Color", "BSDF_DIFFUSE": "Color", "EMISS
 SMALLEST, LARGEST = 1e-10, 1e10
 
 
-def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
-    """(4, 4) Blender's world to the canonical frame of schemas.tables, for vertices (V, 3) of all visible surfaces.
+def canonical_from_blender(vertices: np.ndarray, front: str | None = None) -> np.ndarray:
+    """(4, 4) Blender's world to the canonical frame of schemas.tables, for vertices (V, 3) of all visible surfaces. `front`: where
+    the object faces in the asset's coordinates; -z is turned to the frame's +z, everything else is taken as it is.
 
     Raises AssetError ("no_faces", "non_finite_geometry", "no_extent", "extreme_scale").
     """
@@ -44,7 +45,8 @@ def canonical_from_blender(vertices: np.ndarray) -> np.ndarray:
         )
     centered = np.eye(4)
     centered[:3, 3] = -center
-    return np.diag([1 / radius] * 3 + [1]) @ np.linalg.inv(BLENDER_FROM_Y_UP) @ centered
+    turn = np.diag([-1.0, 1, -1, 1]) if front == "-z" else np.eye(4)
+    return np.diag([1 / radius] * 3 + [1]) @ turn @ np.linalg.inv(BLENDER_FROM_Y_UP) @ centered
 
 
 def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, folder: Path, threads: int) -> str:

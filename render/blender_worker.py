@@ -51,7 +51,7 @@ def serve(request):
     blender_import.load(Path(request.asset), request.format)
     missing = blender_mesh.repair_missing_images()
     collected = blender_mesh.collect(bpy.context.evaluated_depsgraph_get())
-    from_blender = blender_pictures.canonical_from_blender(collected.vertices)
+    from_blender = blender_pictures.canonical_from_blender(collected.vertices, request.front)
     thickest = blender_mesh.thickest(collected, from_blender)
     from_asset = from_blender @ blender_import.blender_from_asset(request.format)
     if request.mesh:

@@ -72,13 +72,14 @@ class Request:
     """One asset, and what to make of it: pictures (000.png, 001.png, ... in view order), its mesh (in `mesh/`), or both.
 
     `asset`: a path or a URI; inside Blender, the copy that it gets. `companions`: its other files, (role, name, uri)
-    each, as in OBJECTS.companions; None: those that it refers to in its own folder. Where the results go and the number of threads
-    are filled in by render.blender.Blender.
+    each, as in OBJECTS.companions; None: those that it refers to in its own folder. `front`: as in OBJECTS. Where the results go
+    and the number of threads are filled in by render.blender.Blender.
     """
 
     asset: str
     format: str
     companions: tuple[tuple[str, str, str], ...] | None = None
+    front: str | None = None
     pictures: Pictures | None = None
     mesh: bool = False
     folder: str | None = None

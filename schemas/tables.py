@@ -94,6 +94,13 @@ OBJECTS = Table(
                 pa.list_(pa.string()),
                 "What is wrong with the asset or its metadata and did not stop it, sorted: missing_texture, metadata_missing, ...",
             ),
+            column(
+                "front",
+                pa.string(),
+                "Where the object faces in the asset's coordinates, as its collection has it: +z or -z, y being up. Null: unknown, "
+                "taken as +z.",
+                optional=True,
+            ),
             column("name", pa.string(), "Name as the collection gives it.", optional=True),
             column("categories", pa.list_(pa.string()), "Category names as the collection gives them; may be empty."),
             column("tags", pa.list_(pa.string()), "Tags as the collection gives them; may be empty."),

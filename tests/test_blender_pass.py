@@ -38,8 +38,8 @@ def broken(good):
     return path
 
 
-def task(path, *stages) -> Task:
-    row = {"asset_uri": str(path), "asset_format": path.suffix[1:], "companions": []}
+def task(path, *stages, front=None) -> Task:
+    row = {"asset_uri": str(path), "asset_format": path.suffix[1:], "companions": [], "front": front}
     return Task(id=f"made/{path.stem}", keys=dict.fromkeys(stages, "k"), rows=[row])
 
 
@@ -52,8 +52,24 @@ def test_one_pass_makes_whichever_stages_are_asked_for(work, good):
     assert set(work([task(good, "render")]).rows) == {"render"}
 
 
-def test_every_point_lands_on_the_object_in_every_view(work, good):
-    made = work([task(good, "render", "points")])
+def test_an_object_that_faces_the_other_way_is_turned(work, good):
+    """Half a turn about the up axis, in points and transform alike; the pictures are those of the other side."""
+    as_is, turned = (work([task(good, "render", "points", front=front)]).rows for front in (None, "-z"))
+    half_turn = np.array([-1, 1, -1])
+    before, after = (np.reshape(rows["points"][0]["xyz"], (-1, 3)) for rows in (as_is, turned))
+    assert np.array_equal(after, before * half_turn)
+    before, after = (np.reshape(rows["points"][0]["canonical_from_asset"], (4, 4)) for rows in (as_is, turned))
+    assert np.array_equal(after, np.diag([*half_turn, 1]) @ before)
+    cameras = [np.reshape(row["camera_to_world"], (4, 4))[:3, 3] for row in as_is["render"]]
+    opposite = {k: int(np.argmin([np.linalg.norm(other - half_turn * one) for other in cameras])) for k, one in enumerate(cameras)}
+    for k, other in opposite.items():
+        pictures = [np.asarray(Image.open(io.BytesIO(rows["render"][i]["image"]))) for rows, i in ((as_is, k), (turned, other))]
+        assert (np.abs(pictures[0][..., 3].astype(int) - pictures[1][..., 3]) > 64).mean() < 0.01
+
+
+@pytest.mark.parametrize("front", [None, "-z"])
+def test_every_point_lands_on_the_object_in_every_view(work, good, front):
+    made = work([task(good, "render", "points", front=front)])
     xyz = np.asarray(made.rows["points"][0]["xyz"], dtype=np.float64).reshape(-1, 3)
     for row in made.rows["render"]:
         alpha = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGBA"))[..., 3]

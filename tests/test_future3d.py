@@ -50,7 +50,7 @@ def test_a_record_says_all_that_the_list_says(home):
     assert record["thumbnail_uri"] == f"{home}/{SOFA}/image.jpg"
     assert record["categories"] == ["loveseat sofa", "sofa"]
     assert record["tags"] == ["Modern", "Smooth Net", "Suede"]
-    assert record["license"] == "LicenseRef-3D-FUTURE"
+    assert (record["license"], record["front"]) == ("LicenseRef-3D-FUTURE", "+z")
     assert (record["name"], record["description"], record["unusable"], record["warnings"]) == (None, None, None, [])
 
 

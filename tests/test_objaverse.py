@@ -81,6 +81,7 @@ def test_a_record_says_all_that_the_collection_says(folder):
         "thumbnail_uri": "https://m/large",
         "asset_stamp": f"1-{about.st_mtime_ns}",
         "unusable": None,
+        "front": None,
         "home": None,
         "texture": None,
         "cloud": None,

@@ -161,3 +161,7 @@ def test_the_real_part_of_shapenet_is_read_as_planted(assets):
     warned = {id: record["warnings"] for id, record in found.items() if record["warnings"]}
     assert warned == {"04398044/d5fc4f18db38b1fe914ac4cdc3388ccd": ["unknown_category"]}
     assert found["03991062/46cd6c7c7dd7a62d81b53afde544ff0e"]["categories"] == ["pot", "flowerpot"]
+
+
+def test_every_model_faces_minus_z(home):
+    assert {record["front"] for record in by_id(home).values()} == {"-z"}

@@ -83,6 +83,7 @@ class Future3D:
             categories=list(dict.fromkeys(_in_small_letters(text) for text in _texts(told, "category", "super-category"))),
             tags=_texts(told, "style", "theme", "material"),
             license=LICENSE,
+            front="+z",
             thumbnail_uri=f"{folder}/image.jpg" if "image.jpg" in stamps else None,
             texture=f"{folder}/texture.png" if textured else None,
             unusable=("known_broken", f"{id}: {_BROKEN[id]}") if id in _BROKEN else None,

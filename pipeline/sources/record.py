@@ -67,6 +67,7 @@ def record(
     home: str | None = None,
     texture: str | None = None,
     cloud: str | None = None,
+    front: str | None = None,
     warnings: Sequence[str] = (),
     sha256: str | None = None,
 ) -> Row:
@@ -75,7 +76,8 @@ def record(
     `asset_stamp` changes when the asset or what belongs to it does (`pipeline.fetch.cache.stamp_of`); None: the asset is not there.
     `asset_format`: None: what the asset's name says. `home`: the folder, the asset's own or one above it, inside which its
     references may lead; None: the asset's own. `texture`: a picture that is the base colour of materials that have none. `cloud`:
-    the collection's own point cloud of the object. `warnings`: short names of what is wrong with the metadata.
+    the collection's own point cloud of the object. `front`: +z or -z, where the collection's objects face, y being up.
+    `warnings`: short names of what is wrong with the metadata.
     `sha256`: of the asset, as the collection publishes it: another file is refused.
     `unusable`: reason and message, when the collection itself says that the object cannot be used.
     Blank texts become None.
@@ -96,6 +98,7 @@ def record(
         "thumbnail_uri": thumbnail_uri,
         "asset_stamp": asset_stamp,
         "unusable": list(unusable) if unusable else None,
+        "front": front,
         "home": home,
         "texture": texture,
         "cloud": cloud,

@@ -78,6 +78,7 @@ class ShapeNet:
             license=LICENSE,
             split=listed.get("split") or None,
             home=folder,
+            front="-z",
             unusable=None if asset else ("asset_missing", no_asset),
             warnings=[] if words else ["unknown_category"],
         )
