@@ -115,3 +115,15 @@ def test_a_cloud_alone_is_an_asset(tmp_path):
 )
 def test_real_objects_that_cannot_be_used_are_refused_for_what_they_lack(assets, place, expected):
     assert reason(assets / place) == expected
+
+
+@pytest.mark.parametrize("linked", ["images/001.jpg", "images", "sparse/0"])
+def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_followed(tmp_path, linked):
+    folder = make_object(tmp_path / "a")
+    (folder / linked).rename(tmp_path / "elsewhere")
+    (folder / linked).symlink_to(tmp_path / "elsewhere")
+    assert reason(folder) == "link_outside"
+    (folder / linked).unlink()
+    (tmp_path / "elsewhere").rename(folder / "kept")
+    (folder / linked).symlink_to(folder / "kept")
+    assert seen(folder)

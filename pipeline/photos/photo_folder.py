@@ -6,6 +6,7 @@ masks/     optional: for 001.jpg a picture 001.jpg.png, 001.png or 001.jpg that 
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -68,17 +69,26 @@ class PhotoFolder:
                 yield name, stamp
 
 
+def _check_link(place: str, name: str) -> None:
+    """Raises ObjectError("link_outside"): an archive may bring links, and what they lead to is nobody's photo of this object."""
+    file = f"{place}/{name}"
+    if "://" not in place and not os.path.realpath(file).startswith(os.path.realpath(place) + os.sep):
+        raise ObjectError("link_outside", f"{file} is, or lies behind, a link out of {place}: put the file itself there")
+
+
 def examine_photos(record: Row, limits: Limits) -> Row:
     """What `pipeline.assets.preflight.examine` says, of a folder of photos.
 
     traits    masks, cloud, unposed_photos (COLMAP did not find where some were taken from)
     warnings  unreadable_photo (or mask), cloud_unreadable: the object is done without
 
-    Raises ObjectError: too_few_views, no_poses, model_unreadable, unknown_lens, texture_too_large, asset_too_large, no_points.
+    Raises ObjectError: link_outside, too_few_views, no_poses, model_unreadable, unknown_lens, texture_too_large, asset_too_large,
+    no_points.
     """
     folder = PhotoFolder(record["asset_uri"])
     digest, size, unreadable = hashlib.sha256(), 0, set()
     for name in folder.files():
+        _check_link(folder.place, name)
         with opened(f"{folder.place}/{name}") as path:
             size += path.stat().st_size
             if size > limits.asset_mb << 20:
