@@ -38,7 +38,7 @@ def status(corpus: Corpus) -> list[StageStatus]:
 @dataclass(frozen=True)
 class SourceStatus:
     """The objects of one source: how many it names, how many are complete, how many failed, by stage and reason, and how many have
-    which warning."""
+    which warning, of the asset or of its shape."""
 
     objects: int
     complete: int
@@ -66,8 +66,12 @@ def completeness(corpus: Corpus) -> Completeness:
 
     failures = corpus.open(FAILURES.name)
     failed = [] if failures is None else failures.to_table(columns=["object_id", "stage", "reason"]).to_pylist()
-    objects = corpus.open(OBJECTS.name)
-    warned = [] if objects is None else objects.to_table(columns=["source", "warnings"]).to_pylist()
+    warned = [
+        row
+        for dataset in (corpus.open(OBJECTS.name), corpus.open(POINTS.name))
+        if dataset is not None
+        for row in dataset.to_table(columns=["object_id", "warnings"]).to_pylist()
+    ]
     having = {"an asset": column(OBJECTS.name), "views": column(VIEWS.name), "points": column(POINTS.name)}
     makes_objects = corpus.made_by(OBJECTS.name).keys() | {"ingest"}
     everything = having["an asset"] | {row["object_id"] for row in failed if row["stage"] in makes_objects}
@@ -85,7 +89,7 @@ def completeness(corpus: Corpus) -> Completeness:
     complete = everything.intersection(*having.values())
     named, whole = (Counter(id.partition("/")[0] for id in ids) for ids in (everything, complete))
     reasons = Counter((row["object_id"].partition("/")[0], f"{row['stage']}: {row['reason']}") for row in failed)
-    warnings = Counter((row["source"], warning) for row in warned for warning in row["warnings"])
+    warnings = Counter((row["object_id"].partition("/")[0], warning) for row in warned for warning in row["warnings"])
     sources = {
         source: SourceStatus(named[source], whole[source], failed=_of(source, reasons), warnings=_of(source, warnings))
         for source in sorted(named)
