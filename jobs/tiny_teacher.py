@@ -129,6 +129,7 @@ def captions(made: MadeObject) -> list[str]:
         "categories": [*([made.lvis] if made.lvis else []), *made.categories],
         "tags": made.tags,
         "description": made.description,
+        "asset_format": "glb",
     }
     rows = CaptionMetadata().captions(Task(id="", keys={}, rows=[about | {"object_id": ""}]))
     return known + [row["text"] for row in rows if row["kept"]]
