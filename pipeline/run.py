@@ -261,15 +261,15 @@ class State:
     """What the tables say of one stage: the stage key of each id that is done, and of each that failed.
 
     `taken`: ids that another stage has made rows of, in a table that is not shared; they are left alone. `settled` counts the tasks
-    that needed nothing.
+    that needed nothing. `mine`: SQL condition for the stage's own rows and failures.
     """
 
     def __init__(self, corpus: Corpus, writes: Table, made_by: dict[str, Any]):
         self.stage, self.depends, self.where = made_by["stage"], made_by["depends"], made_by["where"]
-        mine = f"stage = {quote(self.stage)}"
-        self.done = _key_by_id(corpus, writes.name, writes.id_column, where=mine)
-        self.failed = _key_by_id(corpus, FAILURES.name, FAILURES.id_column, where=mine)
-        self.taken = set() if writes.shared else _key_by_id(corpus, writes.name, writes.id_column, where=f"NOT ({mine})").keys()
+        self.mine = f"stage = {quote(self.stage)}"
+        self.done = _key_by_id(corpus, writes.name, writes.id_column, where=self.mine)
+        self.failed = _key_by_id(corpus, FAILURES.name, FAILURES.id_column, where=self.mine)
+        self.taken = set() if writes.shared else _ids(corpus.need(writes.name), writes.id_column, f"NOT ({self.mine})")
         self.settled = 0
         prefix = json.dumps([self.stage, made_by["version"], made_by["settings"]], sort_keys=True)
         self._prefix = hashlib.blake2b(prefix.encode(), digest_size=16)
@@ -356,9 +356,9 @@ def forget_leftovers(corpus: Corpus, stage: Stage, state: State) -> None:
 
 def forget_all_but(corpus: Corpus, stage: Stage, state: State, there: set[str]) -> None:
     """Remove the stage's rows and failures of ids that are not `there`, and its failures of ids that have rows."""
-    corpus.delete(stage.writes, state.done.keys() - there, f"stage = {quote(stage.name)}")
+    corpus.delete(stage.writes, state.done.keys() - there, state.mine)
     leftover = {id for id in state.failed if id not in there or id in state.done or id in state.taken}
-    corpus.delete(FAILURES, leftover, f"stage = {quote(stage.name)}")
+    corpus.delete(FAILURES, leftover, state.mine)
 
 
 def _commit(corpus: Corpus, work_pass: Pass, states: dict[str, State], pending: list[Done], summaries: dict[str, Summary]) -> None:
@@ -368,7 +368,7 @@ def _commit(corpus: Corpus, work_pass: Pass, states: dict[str, State], pending: 
         asked = _all(done.asked[stage.name] for done in pending)
         made = _all(done.made[stage.name] for done in pending)
         failures = [row for done in pending for row in done.failures[stage.name]]
-        corpus.delete(stage.writes, [id for id in asked if id in state.done], f"stage = {quote(stage.name)}")
+        corpus.delete(stage.writes, [id for id in asked if id in state.done], state.mine)
         corpus.append(stage.writes, [fragment for done in pending for fragment in done.fragments[stage.name]])
         corpus.fail(stage.name, to_table(FAILURES, failures), forget=[id for id in made if id in state.failed])
         summary.done += len(made)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.run import State, todo_of_table
-from pipeline.store import Corpus, quote
+from pipeline.store import Corpus
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS
 
 
@@ -106,6 +106,6 @@ def _of_stage(corpus: Corpus, table: str, made_by: dict[str, Any]) -> StageStatu
     todo = None
     if made_by["reads"]:
         todo = len(todo_of_table(corpus, {state.stage: state}, reads=made_by["reads"], per=made_by["per"]))
-    failures = corpus.need(FAILURES.name).to_table(columns=["reason"], filter=f"stage = {quote(state.stage)}")
+    failures = corpus.need(FAILURES.name).to_table(columns=["reason"], filter=state.mine)
     reasons = dict(Counter(failures["reason"].to_pylist()).most_common())
     return StageStatus(state.stage, table, done=len(state.done), todo=todo, failed=sum(reasons.values()), reasons=reasons)

@@ -2,6 +2,8 @@
 
 import re
 
+from pipeline.sources.source import spelt
+
 # OpenShape's names of its four collections, and ours.
 DATASETS = {"Objaverse": "objaverse", "ShapeNet": "shapenet", "ABO": "abo", "3D-FUTURE": "3d-future"}
 
@@ -39,7 +41,7 @@ def object_id(source: str, id: str, group: str = "") -> str:
 
 def source_of(dataset: str) -> str:
     """Our name of a collection, however its own name is spelt: 3D-FUTURE, 3dfuture. Of one that is not known, the name as it is."""
-    return _BY_SPELLING.get(_spelt(dataset), dataset)
+    return _BY_SPELLING.get(spelt(dataset), dataset)
 
 
 def source_by_form(id: str) -> str | None:
@@ -49,8 +51,4 @@ def source_by_form(id: str) -> str | None:
     return next((source for source in ("objaverse", "3d-future", "shapenet") if _FORMS[source].fullmatch(id)), None)
 
 
-def _spelt(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-_BY_SPELLING = {_spelt(source): source for source in _FORMS}
+_BY_SPELLING = {spelt(source): source for source in _FORMS}

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float16, Float64
 
 from pipeline.fetch.cache import opened
+from pipeline.frame import ball_of, placed
 from pipeline.imports.pickled import load_pickled, plain
 from pipeline.points import farthest_first
 from pipeline.stage import ObjectError, Row, rng_for
@@ -243,11 +244,7 @@ def canonical_from_cloud(xyz: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray,
 
     Raises ObjectError("degenerate") for points that are all one.
     """
-    center = (xyz.min(axis=0) + xyz.max(axis=0)) / 2
-    radius = np.sqrt(((xyz - center) ** 2).sum(axis=1).max())
+    center, radius = ball_of(xyz)
     if radius == 0:
         raise ObjectError("degenerate", f"the {len(xyz)} points are one and the same")
-    matrix = np.eye(4)
-    matrix[:3, :3] /= radius
-    matrix[:3, 3] = -center / radius
-    return matrix
+    return placed(np.eye(3), center, radius)

@@ -12,6 +12,7 @@ size    Without: where the optical axes come closest to each other, and the ball
 import numpy as np
 from jaxtyping import Float
 
+from pipeline.frame import ball_of, placed
 from pipeline.photos.colmap import Model, Pose
 from pipeline.stage import ObjectError
 
@@ -36,7 +37,7 @@ def frame_of_photos(model: Model, cloud: Float[np.ndarray, "n 3"] | None) -> Flo
     if cloud is not None:
         return frame_of_cloud(cloud, rotation)
     distance = float(np.median([np.linalg.norm(pose.position - center) for pose in poses]))
-    return _placed(rotation, center, _radius(model.xyz, center, distance))
+    return placed(rotation, center, _radius(model.xyz, center, distance))
 
 
 def frame_of_cloud(cloud: Float[np.ndarray, "n 3"], rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
@@ -45,11 +46,10 @@ def frame_of_cloud(cloud: Float[np.ndarray, "n 3"], rotation: Float[np.ndarray, 
     Raises ObjectError("no_extent") for a cloud that is one point.
     """
     turned = cloud @ rotation.T
-    center = (turned.min(axis=0) + turned.max(axis=0)) / 2
-    radius = float(np.linalg.norm(turned - center, axis=1).max())
+    center, radius = ball_of(turned)
     if not radius > 0:
         raise ObjectError("no_extent", f"the {len(cloud)} points of the cloud all lie in one place")
-    return _placed(rotation, rotation.T @ center, radius)
+    return placed(rotation, rotation.T @ center, radius)
 
 
 def _up(poses: list[Pose]) -> Float[np.ndarray, "3"]:
@@ -88,10 +88,3 @@ def _radius(xyz: Float[np.ndarray, "n 3"], center: Float[np.ndarray, "3"], dista
     apart = np.linalg.norm(xyz - center, axis=1)
     near = apart[apart < NEAR * distance]
     return float(np.quantile(near, HELD)) if len(near) >= FEWEST else NEAR * distance
-
-
-def _placed(rotation: Float[np.ndarray, "3 3"], center: Float[np.ndarray, "3"], radius: float) -> Float[np.ndarray, "4 4"]:
-    frame = np.eye(4)
-    frame[:3, :3] = rotation / radius
-    frame[:3, 3] = -rotation @ center / radius
-    return frame

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from pipeline.sources.abo import ADDRESS
 from pipeline.sources.objaverse import read_index
 
 
@@ -93,7 +94,7 @@ class Abo:
     """Amazon Berkeley Objects, its 3D models (https://amazon-berkeley-objects.s3.amazonaws.com/index.html)."""
 
     kind = "abo"
-    place = "https://amazon-berkeley-objects.s3.amazonaws.com"
+    place = ADDRESS
     about = "Amazon Berkeley Objects: 7,953 models, 150 GB; read the licence file that comes with it, and name Amazon.com"
     index = "3dmodels/metadata/3dmodels.csv.gz"
     first = tuple(f"listings/metadata/listings_{digit}.json.gz" for digit in "0123456789abcdef")

@@ -58,7 +58,7 @@ def source_from(text: str, options: dict[str, dict[str, Any]] | None = None) -> 
     """
     names, equals, place = text.partition("=")
     name, colon, kind = names.partition(":")
-    kind, kinds = _KIND_BY_SPELLING.get(_spelt(kind if colon else name), kind if colon else name), ", ".join(KINDS)
+    kind, kinds = _KIND_BY_SPELLING.get(spelt(kind if colon else name), kind if colon else name), ", ".join(KINDS)
     name = name if colon else kind
     if not (equals and name and place):
         raise ValueError(
@@ -77,8 +77,9 @@ def source_from(text: str, options: dict[str, dict[str, Any]] | None = None) -> 
     return KINDS[kind](name=name, root=absolute(place), **given)
 
 
-def _spelt(kind: str) -> str:
+def spelt(kind: str) -> str:
+    """A name without what its spellings differ in: 3D-FUTURE and 3dfuture are one."""
     return "".join(letter for letter in kind.lower() if letter.isalnum())
 
 
-_KIND_BY_SPELLING = {_spelt(kind): kind for kind in KINDS} | {"future3d": "3d-future"}
+_KIND_BY_SPELLING = {spelt(kind): kind for kind in KINDS} | {"future3d": "3d-future"}
