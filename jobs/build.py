@@ -20,7 +20,8 @@ from pipeline.stage import Row, Single
 from pipeline.status import completeness
 from pipeline.teacher import DEFAULT_TEACHER, TeacherError, WeightsMissing
 from render.blender import BlenderSettings
-from render.blender_pass import BlenderPass, RenderViews, SamplePoints
+from render.blender_pass import AssetStage, BlenderPass, RenderViews, SamplePoints
+from render.gates import Gates
 from render.photos import CloudPoints, PhotoPass, PhotoViews
 
 
@@ -73,13 +74,12 @@ def _read(stage: Ingest, limit: int | None) -> Iterator[Row]:
 
 def blender_step(job: Running, *, render: bool = True, points: bool = True) -> Step:
     """The step that opens each asset in Blender once and makes its views, its points or both."""
-    return Step(
-        BlenderPass(
-            render=job.setting("render", RenderViews) if render else None,
-            points=job.setting("points", SamplePoints) if points else None,
-            blender=job.setting("blender", BlenderSettings),
-        )
-    )
+    stages: list[AssetStage] = []
+    if render:
+        stages.append(job.setting("render", RenderViews, gates=job.setting("gates", Gates)))
+    if points:
+        stages.append(job.setting("points", SamplePoints))
+    return Step(BlenderPass(stages=tuple(stages), blender=job.setting("blender", BlenderSettings)))
 
 
 def photo_step(job: Running, *, render: bool = True, points: bool = True) -> Step:

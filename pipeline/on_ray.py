@@ -160,5 +160,5 @@ def _died(work_pass: Pass, batch: Batch, error: RayError) -> Done:
         key = batch.keys[stage.name][0]
         failure = {"object_id": id, "stage": stage.name, "stage_key": key, "reason": "worker_died", "message": message}
         done.asked[stage.name], done.made[stage.name], done.fragments[stage.name] = [id] if key else [], [], []
-        done.failures[stage.name] = [failure | {"log_tail": None, "attempts": DEATHS}] if key else []
+        done.failures[stage.name] = [failure | {"log_tail": None, "attempts": DEATHS, "thumbnail": None}] if key else []
     return done

@@ -160,6 +160,7 @@ class Worker:
                 "message": error.message,
                 "log_tail": error.log_tail,
                 "attempts": error.attempts,
+                "thumbnail": error.thumbnail,
             }
             for id, error in failures.items()
         ]

@@ -22,19 +22,23 @@ class ObjectError(Exception):
     """This object cannot be done by this stage.
 
     `reason` is a short name to count by (no_faces, unreadable, timeout, ...); `message` a sentence for the person who must act;
-    `log_tail` the last lines of the tool that failed, if one did; `attempts` how often it was tried.
+    `log_tail` the last lines of the tool that failed, if one did; `attempts` how often it was tried; `thumbnail` an encoded picture
+    of what was made and not let in.
     """
 
-    def __init__(self, reason: str, message: str, *, log_tail: str | None = None, attempts: int = 1):
+    def __init__(
+        self, reason: str, message: str, *, log_tail: str | None = None, attempts: int = 1, thumbnail: bytes | None = None
+    ):
         super().__init__(message)
-        self.reason, self.message, self.log_tail, self.attempts = reason, message, log_tail, attempts
+        self.reason, self.message = reason, message
+        self.log_tail, self.attempts, self.thumbnail = log_tail, attempts, thumbnail
 
     def __reduce__(self):
-        return _object_error, (self.reason, self.message, self.log_tail, self.attempts)
+        return _object_error, (self.reason, self.message, self.log_tail, self.attempts, self.thumbnail)
 
 
-def _object_error(reason: str, message: str, log_tail: str | None, attempts: int) -> ObjectError:
-    return ObjectError(reason, message, log_tail=log_tail, attempts=attempts)
+def _object_error(reason: str, message: str, log_tail: str | None, attempts: int, thumbnail: bytes | None) -> ObjectError:
+    return ObjectError(reason, message, log_tail=log_tail, attempts=attempts, thumbnail=thumbnail)
 
 
 @dataclass(frozen=True, kw_only=True)

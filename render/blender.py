@@ -6,6 +6,7 @@ with Blender(BlenderSettings(threads=2)) as blender:
 
 import fcntl
 import importlib.util
+import json
 import os
 import select
 import shutil
@@ -49,8 +50,11 @@ class BlenderSettings:
     confine: bool = True  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
 
 
+LOST = frozenset({"timeout", "out_of_memory", "blender_crashed"})
+
+
 class _Lost(Exception):
-    """Blender's process was lost with an object in hand."""
+    """Blender's process was lost with an object in hand; `reason`: one of LOST."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -135,7 +139,10 @@ class Blender:
             self._process.stdin.write(request.to_json().encode() + b"\n")
         except BrokenPipeError:
             raise _Lost("blender_crashed", f"Blender had ended ({self._end()}) before it was asked") from None
-        answer = Answer.from_json(self._line(self.settings.timeout_s))
+        line = self._line(self.settings.timeout_s)
+        while "step" in json.loads(line):
+            line = self._line(self.settings.timeout_s)
+        answer = Answer.from_json(line)
         self._served += 1
         if self._served >= self.settings.recycle_after or self._memory_mb() > self.settings.memory_mb / 2:
             self._kill()

@@ -1,14 +1,15 @@
-"""The stages that need Blender: views and points. One pass imports an asset once and makes whichever of the two is asked for."""
+"""The stages that need Blender: views and points. One pass imports an asset once and makes whatever its stages ask for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.mesh import load
 from pipeline.points import sample_points
-from pipeline.stage import Made, ObjectError, Row, Stage, Task, Work, rng_for, settings_of
-from render.blender import Blender, BlenderSettings
-from render.cameras import RIGS, Camera
+from pipeline.stage import Made, ObjectError, Row, Task, rng_for, settings_of
+from render.blender import LOST, Blender, BlenderSettings
+from render.cameras import Camera, rig_named
+from render.gates import Gates, judge
 from render.spec import AXES, Answer, Cycles, Pictures, Request, View
 from render.views import read_pictures, view_rows
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
@@ -31,52 +32,60 @@ class AssetStage:
     def settings(self) -> dict[str, Any]:
         return settings_of(self)
 
+    def start(self) -> "BlenderWork":
+        return BlenderPass(stages=(self,)).start()
+
+    def asks(self, object_id: str) -> dict[str, Any]:
+        """What Blender is to make for this stage: fields of render.spec.Request."""
+        raise NotImplementedError
+
+    def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
+        """The object's rows, from what Blender put into a folder. Raises ObjectError."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class RenderViews(AssetStage):
     """Pictures of each object from the cameras of a rig."""
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "render"
     writes: ClassVar[Table] = VIEWS
 
     rig: str = "openshape-12@1"  # which cameras (render/cameras.py)
+    seed: int = 0  # mixed with the object's id, for rigs that leave things to chance
     width: int = 224  # pixels
     height: int = 224
     samples: int = Cycles.samples  # per pixel, at most
     noise_threshold: float = Cycles.noise_threshold  # a pixel this quiet gets no more samples
     denoise: bool = Cycles.denoise
+    gates: Gates = Gates()
 
     def __post_init__(self):
-        if self.rig not in RIGS:
-            raise ValueError(f"there is no camera rig {self.rig}; there is {', '.join(RIGS)}")
+        rig_named(self.rig)
 
-    def start(self) -> Work:
-        return BlenderPass(render=self).start()
+    def cameras(self, object_id: str) -> list[Camera]:
+        return rig_named(self.rig).cameras(self.width, self.height, rng_for(object_id, seed=self.seed, purpose=self.rig))
 
-    def cameras(self) -> list[Camera]:
-        return RIGS[self.rig].cameras(self.width, self.height)
-
-    def pictures(self) -> Pictures:
-        """What Blender is asked for."""
-        views = tuple(
-            View(fx=c.fx, fy=c.fy, cx=c.cx, cy=c.cy, camera_to_world=tuple(c.camera_to_world.ravel().tolist()))
-            for c in self.cameras()
-        )
+    def pictures(self, object_id: str) -> Pictures:
         cycles = Cycles(samples=self.samples, noise_threshold=self.noise_threshold, denoise=self.denoise)
+        views = tuple(map(seen_from, self.cameras(object_id)))
         return Pictures(views=views, width=self.width, height=self.height, cycles=cycles)
 
+    def asks(self, object_id: str) -> dict[str, Any]:
+        return {"pictures": self.pictures(object_id)}
+
     def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
-        """The object's rows, from what Blender put into a folder. Raises ObjectError."""
-        cameras = self.cameras()
-        return view_rows(
-            object_id,
-            read_pictures(folder, len(cameras)),
-            cameras,
-            rig=self.rig,
-            device=answer.device,
-            missing_textures=answer.missing_textures,
-            thickest=answer.thickest,
-        )
+        cameras = self.cameras(object_id)
+        rows = view_rows(object_id, read_pictures(folder, len(cameras)), cameras, rig=self.rig, answer=answer)
+        judge(rows, self.gates)
+        return rows
+
+
+def seen_from(camera: Camera) -> View:
+    """A camera as Blender's side reads it."""
+    placed = tuple(camera.camera_to_world.ravel().tolist())
+    return View(fx=camera.fx, fy=camera.fy, cx=camera.cx, cy=camera.cy, camera_to_world=placed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +97,20 @@ class SamplePoints(AssetStage):
 
     seed: int = 0  # mixed with the object's id: a second run gives the same points
 
-    def start(self) -> Work:
-        return BlenderPass(points=self).start()
+    def asks(self, object_id: str) -> dict[str, Any]:
+        return {"mesh": True}
 
     def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
-        """The object's row, from what Blender put into a folder. Raises ObjectError."""
         rng = rng_for(object_id, seed=self.seed, purpose=self.name)
         return [{"object_id": object_id} | sample_points(load(folder / "mesh"), POINTS_PER_OBJECT, rng)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlenderPass:
-    """Both stages over OBJECTS in one piece of work, which opens each asset once; either may be left out."""
+    """Stages over OBJECTS in one piece of work, which opens each asset once."""
 
-    render: RenderViews | None = None
-    points: SamplePoints | None = None
+    stages: tuple[AssetStage, ...]
     blender: BlenderSettings = BlenderSettings()
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return tuple(stage for stage in (self.render, self.points) if stage)
 
     def start(self) -> "BlenderWork":
         return BlenderWork(self)
@@ -117,7 +120,7 @@ class BlenderWork:
     """The work of a BlenderPass: owns a warm Blender until it is closed."""
 
     def __init__(self, settings: BlenderPass):
-        self._render, self._points = settings.render, settings.points
+        self._stages = settings.stages
         self._blender = Blender(settings.blender)
 
     def close(self) -> None:
@@ -126,30 +129,35 @@ class BlenderWork:
     def __call__(self, tasks: list[Task]) -> Made:
         made = Made()
         for task in tasks:
-            asked = [stage for stage in (self._render, self._points) if stage and stage.name in task.keys]
-            try:
-                answer, folder = self._open(task, asked)
-            except ObjectError as error:
-                for stage in asked:
-                    made.fail(stage.name, task.id, error)
-                continue
-            for stage in asked:
-                try:
-                    made.add(stage.name, stage.rows(task.id, answer, folder))
-                except ObjectError as error:
-                    made.fail(stage.name, task.id, error)
+            self._do(task, [stage for stage in self._stages if stage.name in task.keys], made)
         return made
 
-    def _open(self, task: Task, asked: list[Stage]) -> tuple[Answer, Path]:
+    def _do(self, task: Task, asked: list[AssetStage], made: Made) -> None:
+        try:
+            answer, folder = self._open(task, asked)
+        except ObjectError as error:
+            if error.reason in LOST and len(asked) > 1:  # what cost Blender its life may be one stage's alone
+                for stage in asked:
+                    self._do(task, [stage], made)
+            else:
+                for stage in asked:
+                    made.fail(stage.name, task.id, error)
+            return
+        for stage in asked:
+            try:
+                made.add(stage.name, stage.rows(task.id, answer, folder))
+            except ObjectError as error:
+                made.fail(stage.name, task.id, error)
+
+    def _open(self, task: Task, asked: list[AssetStage]) -> tuple[Answer, Path]:
         """Has Blender open the asset and make what these stages need. Raises ObjectError."""
         [row] = task.rows
-        return self._blender.do(
-            Request(
-                asset=row["asset_uri"],
-                format=row["asset_format"],
-                companions=tuple((file["role"], file["name"], file["uri"]) for file in row["companions"]),
-                front=row["front"],
-                pictures=self._render.pictures() if self._render in asked else None,
-                mesh=self._points in asked,
-            )
+        request = Request(
+            asset=row["asset_uri"],
+            format=row["asset_format"],
+            companions=tuple((file["role"], file["name"], file["uri"]) for file in row["companions"]),
+            front=row["front"],
         )
+        for stage in asked:
+            request = replace(request, **stage.asks(task.id))
+        return self._blender.do(request)

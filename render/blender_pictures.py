@@ -5,17 +5,19 @@ sphere, under a light of ours. That scene keeps Blender's axes: z up, the object
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
 import numpy as np
-from mathutils import Euler, Matrix
+from mathutils import Matrix
 
+from render.blender_engine import set_engine
 from render.blender_import import BLENDER_FROM_Y_UP
-from render.spec import AssetError, Cycles, Pictures, View
+from render.blender_light import light
+from render.spec import AssetError, Pictures, View
 
 BLENDER_FROM_OPENCV = np.diag([1.0, -1, -1, 1])  # camera axes: Blender's are x right, y up, z backward
-SUN_FROM_CAMERA = Euler((math.radians(-40), math.radians(30), 0)).to_matrix().to_4x4()  # 40° above the camera, 30° aside
 SENSOR = 36.0  # millimetres; any value does
 
 # The shaders that importers make, and where their colour comes in.
@@ -49,25 +51,36 @@ def canonical_from_blender(vertices: np.ndarray, front: str | None = None) -> np
     return np.diag([1 / radius] * 3 + [1]) @ turn @ np.linalg.inv(BLENDER_FROM_Y_UP) @ centered
 
 
-def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, folder: Path, threads: int) -> str:
+def render(
+    pictures: Pictures,
+    vertices: np.ndarray,
+    from_blender: np.ndarray,
+    folder: Path,
+    *,
+    device: str,
+    threads: int,
+    reached: Callable[[str], None] = lambda step: None,
+) -> str:
     """Writes 000.png, 001.png, ... (RGBA, straight alpha) into `folder`; returns the device that rendered them.
     Raises AssetError("render_failed").
 
     `vertices` (V, 3) and `from_blender` (4, 4) as in canonical_from_blender: what has to be in the pictures, and where it goes.
+    `reached` is told of every view before it is rendered.
     """
     scene = bpy.data.scenes.new("canonical")
     _show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
-    _set_output(scene, pictures, threads)
-    _set_cycles(scene, pictures.cycles)
+    _set_output(scene, pictures)
+    used = set_engine(scene, pictures, device, threads)
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     scene.collection.objects.link(camera)
     scene.camera = camera
     if pictures.shading == "lit":
-        _light(scene, camera)
+        light(scene, camera)
     else:
         _show_albedo(scene)
     canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
     for number, view in enumerate(pictures.views):
+        reached("first view" if number == 0 else "views")
         _aim(camera, scene.render, view)
         _set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.png"
@@ -78,7 +91,7 @@ def render(pictures: Pictures, vertices: np.ndarray, from_blender: np.ndarray, f
             raise AssetError("render_failed", f"Cycles cannot render view {number}: {error}") from None
         if not file.is_file():
             raise AssetError("render_failed", f"Cycles wrote no picture of view {number}")
-    return "CPU"
+    return used
 
 
 def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:
@@ -98,10 +111,9 @@ def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarr
     scene.frame_set(asset.frame_current)
 
 
-def _set_output(scene: bpy.types.Scene, pictures: Pictures, threads: int) -> None:
+def _set_output(scene: bpy.types.Scene, pictures: Pictures) -> None:
     render = scene.render
     render.resolution_x, render.resolution_y, render.resolution_percentage = pictures.width, pictures.height, 100
-    render.threads_mode, render.threads = "FIXED", threads
     render.film_transparent = True
     render.use_persistent_data = True  # views after the first take over its BVH and textures
     render.use_compositing = render.use_sequencer = False
@@ -112,44 +124,6 @@ def _set_output(scene: bpy.types.Scene, pictures: Pictures, threads: int) -> Non
     scene.display_settings.display_device = "sRGB"
     scene.view_settings.view_transform = "Standard"  # Blender's default, AgX, washes colours out
     scene.view_settings.look = "None"
-
-
-def _set_cycles(scene: bpy.types.Scene, settings: Cycles) -> None:
-    scene.render.engine = "CYCLES"
-    cycles = scene.cycles
-    cycles.device = "CPU"
-    cycles.seed = 0
-    cycles.samples = settings.samples
-    cycles.use_adaptive_sampling = True
-    cycles.adaptive_min_samples = settings.min_samples
-    cycles.adaptive_threshold = settings.noise_threshold
-    cycles.sampling_pattern = "TABULATED_SOBOL"
-    cycles.use_light_tree = False
-    cycles.use_denoising = settings.denoise
-    cycles.denoiser = "OPENIMAGEDENOISE"
-    cycles.denoising_prefilter = "NONE"
-    cycles.denoising_quality = "FAST"
-    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    # One bounce is enough for the eye; glass needs a way in and a way out.
-    cycles.max_bounces = cycles.transmission_bounces = 4
-    cycles.diffuse_bounces = cycles.glossy_bounces = 1
-    cycles.volume_bounces = 0
-    cycles.transparent_max_bounces = 16
-    cycles.caustics_reflective = cycles.caustics_refractive = False
-
-
-def _light(scene: bpy.types.Scene, camera: bpy.types.Object) -> None:
-    """A soft light from everywhere, and a sun that goes with the camera: every view is lit alike."""
-    scene.world = bpy.data.worlds.new("canonical")
-    scene.world.use_nodes = True
-    background = scene.world.node_tree.nodes["Background"]
-    background.inputs["Color"].default_value = (1, 1, 1, 1)
-    background.inputs["Strength"].default_value = 0.35
-    sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
-    sun.data.energy = 2.0
-    sun.parent = camera
-    sun.matrix_local = SUN_FROM_CAMERA
-    scene.collection.objects.link(sun)
 
 
 def _show_albedo(scene: bpy.types.Scene) -> None:

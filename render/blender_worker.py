@@ -6,9 +6,11 @@ Whatever Blender and its importers print goes to standard error.
 """
 
 import ctypes
+import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TextIO
@@ -24,12 +26,12 @@ def open_answers() -> TextIO:
 
 
 def serve_all(answers: TextIO) -> None:
-    """Answers request after request until the input ends."""
+    """Answers request after request until the input ends. Before an answer come lines that tell of progress."""
     from render.spec import Answer, AssetError, Request
 
     for line in sys.stdin:
         try:
-            answer = serve(Request.from_json(line))
+            answer = serve(Request.from_json(line), lambda step: answers.write(json.dumps({"step": step}) + "\n"))
         except AssetError as error:
             answer = Answer(reason=error.reason, message=error.message)
         except MemoryError:
@@ -39,16 +41,21 @@ def serve_all(answers: TextIO) -> None:
         answers.write(answer.to_json() + "\n")
 
 
-def serve(request):
-    """Makes what a render.spec.Request asks for; its Answer. Raises AssetError for an asset that cannot be used."""
+def serve(request, tell):
+    """Makes what a render.spec.Request asks for; its Answer. `tell` is called with the name of each step that begins.
+    Raises AssetError for an asset that cannot be used.
+    """
     import bpy
     import numpy as np
 
     from render import blender_import, blender_mesh, blender_pictures
     from render.spec import Answer
 
+    clock = Clock(tell)
     folder = Path(request.folder)
+    clock.reached("import")
     blender_import.load(Path(request.asset), request.format)
+    clock.reached("mesh")
     missing = blender_mesh.repair_missing_images()
     collected = blender_mesh.collect(bpy.context.evaluated_depsgraph_get())
     from_blender = blender_pictures.canonical_from_blender(collected.vertices, request.front)
@@ -59,9 +66,34 @@ def serve(request):
         blender_mesh.write(collected, from_blender, folder / "mesh", from_asset)
     device = None
     if request.pictures:
-        device = blender_pictures.render(request.pictures, collected.vertices, from_blender, folder, request.threads)
+        device = blender_pictures.render(
+            request.pictures,
+            collected.vertices,
+            from_blender,
+            folder,
+            device=request.device,
+            threads=request.threads,
+            reached=clock.reached,
+        )
+    clock.reached("")
     placed = tuple(np.ravel(from_asset).tolist())
-    return Answer(canonical_from_asset=placed, missing_textures=missing, thickest=thickest, device=device)
+    return Answer(canonical_from_asset=placed, missing_textures=missing, thickest=thickest, device=device, seconds=clock.seconds)
+
+
+class Clock:
+    """How long each step took (`seconds`), and who is told that one begins."""
+
+    def __init__(self, tell):
+        self.seconds, self._tell, self._step, self._since = {}, tell, "", time.monotonic()
+
+    def reached(self, step: str) -> None:
+        """The step before is done, this one begins ("": none does)."""
+        now = time.monotonic()
+        if self._step:
+            self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
+        self._step, self._since = step, now
+        if step:
+            self._tell(step)
 
 
 if __name__ == "__main__":

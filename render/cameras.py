@@ -51,8 +51,8 @@ class Rig:
     fov: float = 40.0
     margin: float = 1.04
 
-    def cameras(self, width: int, height: int) -> list[Camera]:
-        """The rig's cameras for pictures of this size, in `view` order."""
+    def cameras(self, width: int, height: int, rng: np.random.Generator | None = None) -> list[Camera]:
+        """The rig's cameras for pictures of this size, in `view` order; `rng`: an object's own, for rigs with chance in them."""
         half = np.radians(self.fov) / 2
         focal = min(width, height) / 2 / np.tan(half)
         return [
@@ -96,3 +96,10 @@ RIGS = {
         Rig(name="openshape-12@1", directions=_rings((60.0, 30.0, 4), (90.0, 60.0, 4), (120.0, 0.0, 4))),
     )
 }
+
+
+def rig_named(name: str) -> Rig:
+    """The rig of this name. Raises ValueError when there is none."""
+    if name not in RIGS:
+        raise ValueError(f"there is no camera rig {name}; there is {', '.join(RIGS)}")
+    return RIGS[name]

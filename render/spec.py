@@ -1,7 +1,7 @@
 """What is asked of Blender and what it answers: the JSON that both sides read. Standard library only."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 # The formats that can be read, and the axes of "the asset's coordinates" in each:
@@ -64,16 +64,26 @@ class Pictures:
     width: int
     height: int
     shading: Literal["lit", "albedo"] = "lit"
+    engine: Literal["cycles", "eevee"] = "cycles"
     cycles: Cycles = Cycles()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Depth and normals at the centre of each pixel, of these views."""
+
+    views: tuple[View, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """One asset, and what to make of it: pictures (000.png, 001.png, ... in view order), its mesh (in `mesh/`), or both.
+    """One asset, and what to make of it: pictures (000.png, 001.png, ... in view order), maps (in `maps/`), its mesh (in `mesh/`).
 
     `asset`: a path or a URI; inside Blender, the copy that it gets. `companions`: its other files, (role, name, uri)
-    each, as in OBJECTS.companions; None: those that it refers to in its own folder. `front`: as in OBJECTS. Where the results go
-    and the number of threads are filled in by render.blender.Blender.
+    each, as in OBJECTS.companions; None: those that it refers to in its own folder. `front`: as in OBJECTS. `device`: cpu, or a
+    backend of Cycles. `device`, `threads` and where the results go are filled in by render.blender.Blender.
     """
 
     asset: str
@@ -81,8 +91,10 @@ class Request:
     companions: tuple[tuple[str, str, str], ...] | None = None
     front: str | None = None
     pictures: Pictures | None = None
+    maps: Maps | None = None
     mesh: bool = False
     folder: str | None = None
+    device: str = "cpu"
     threads: int | None = None
 
     def to_json(self) -> str:
@@ -94,6 +106,8 @@ class Request:
         if pictures := values.pop("pictures"):
             views = tuple(View(**view) for view in pictures.pop("views"))
             values["pictures"] = Pictures(views=views, cycles=Cycles(**pictures.pop("cycles")), **pictures)
+        if maps := values.pop("maps"):
+            values["maps"] = Maps(views=tuple(View(**view) for view in maps.pop("views")), **maps)
         return cls(**values)
 
 
@@ -104,6 +118,7 @@ class Answer:
     `reason` and `message`: why the asset cannot be used; null: it could. `bug`: a traceback, when Blender's side itself is at
     fault. `canonical_from_asset`: row-major 4x4. `missing_textures`: textures that the asset names and that could not be read.
     `thickest`: the height of the thickest triangle in the canonical frame (of the first that are looked at to find a thick one).
+    `substituted_materials` and `device`: as in VIEWS. `seconds`: wall clock of each step: import, mesh, first view, views, maps.
     """
 
     reason: str | None = None
@@ -111,8 +126,10 @@ class Answer:
     bug: str | None = None
     canonical_from_asset: tuple[float, ...] | None = None
     missing_textures: int = 0
+    substituted_materials: int = 0
     thickest: float | None = None
     device: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

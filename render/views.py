@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.quality import measures
 from pipeline.stage import ObjectError, Row
 from render.cameras import Camera
+from render.spec import Answer
 
 
 def view_rows(
@@ -19,16 +20,13 @@ def view_rows(
     cameras: Sequence[Camera],
     *,
     rig: str,
-    device: str,
-    missing_textures: int,
-    thickest: float | None = None,
+    answer: Answer,
 ) -> list[Row]:
-    """The rows of an object's views, in `view` order: pictures (sRGB, straight alpha), each with the camera that took it.
-
-    `thickest` as in render.spec.Answer. Raises ObjectError("invisible") when no picture shows anything.
+    """The rows of an object's views, in `view` order: pictures (sRGB, straight alpha), each with the camera that took it, and what
+    Blender said of all of them. Raises ObjectError("invisible") when no picture shows anything.
     """
     if not any(picture[..., 3].any() for picture in pictures):
-        raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: {_why(thickest, cameras)}")
+        raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: {_why(answer.thickest, cameras)}")
     return [
         {
             "object_id": object_id,
@@ -41,8 +39,9 @@ def view_rows(
             "kind": "rendered",
             "rig": rig,
             **measures(picture),
-            "missing_textures": missing_textures,
-            "device": device,
+            "missing_textures": answer.missing_textures,
+            "substituted_materials": answer.substituted_materials,
+            "device": answer.device,
         }
         for number, (picture, camera) in enumerate(zip(pictures, cameras, strict=True))
     ]

@@ -157,9 +157,61 @@ VIEWS = Table(
             column("dark_share", pa.float32(), "Share of the object's pixels with luminance below 5/255.", optional=True),
             column("bright_share", pa.float32(), "Share of the object's pixels with luminance above 250/255.", optional=True),
             column("luminance", pa.float32(), "Mean sRGB luminance of the object's pixels, 0..1.", optional=True),
+            column(
+                "color_spread",
+                pa.float32(),
+                "How much the object's pixels differ in colour: root mean square distance from their mean, sRGB 0..1. 0: all alike.",
+                optional=True,
+            ),
+            column(
+                "view_variance",
+                pa.float32(),
+                "How much the object's views differ from one another: the variance over the views of each pixel, mean over the "
+                "picture; the same in all rows of an object. 0: they are all one picture.",
+                optional=True,
+            ),
             column("file", pa.string(), "Name of the photo the view was made of. Null: it was rendered.", optional=True),
             column("missing_textures", pa.int32(), "Textures that the asset names and that could not be read.", optional=True),
+            column(
+                "substituted_materials",
+                pa.int32(),
+                "Materials that the asset names and that something else stands for, because they are absent or not understood.",
+                optional=True,
+            ),
             column("device", pa.string(), "What rendered the view: CPU, or the GPU backend and its name.", optional=True),
+        ]
+    ),
+    key=("object_id", "view"),
+)
+
+MAPS = Table(
+    "maps",
+    pa.schema(
+        [
+            _OBJECT_ID,
+            column("view", pa.int32(), "Number of the view within the object, from 0: the camera of that row of VIEWS."),
+            _STAGE,
+            _STAGE_KEY,
+            column("rig", pa.string(), "Named and versioned set of cameras the view belongs to."),
+            column("width", pa.int32(), "Width of the maps, pixels."),
+            column("height", pa.int32(), "Height of the maps, pixels."),
+            column("intrinsics", pa.list_(pa.float32(), 4), "As in VIEWS."),
+            column("camera_to_world", pa.list_(pa.float32(), 16), "As in VIEWS."),
+            column(
+                "depth",
+                pa.binary(),
+                "16-bit grey PNG: value times `depth_unit` is the depth at the pixel's centre, along the camera's z axis, in the "
+                "canonical frame. 0: nothing is seen there.",
+            ),
+            column("depth_unit", pa.float32(), "What one step of `depth` is, canonical frame."),
+            column(
+                "normal",
+                pa.binary(),
+                "RGBA picture without loss: the surface's shading normal at the pixel's centre, canonical frame, towards the "
+                "camera, as round((n + 1) / 2 * 255). Alpha 0: nothing is seen there.",
+            ),
+            column("seen", pa.list_(pa.uint16()), "Numbers of the points of POINTS that this view sees, ascending."),
+            column("pixels", pa.list_(pa.uint32()), "For each of them its pixel, row * width + column."),
         ]
     ),
     key=("object_id", "view"),
@@ -249,6 +301,7 @@ FAILURES = Table(
             column("message", pa.string(), "What happened, for the person who must act."),
             column("log_tail", pa.string(), "Last lines of the tool that failed.", optional=True),
             column("attempts", pa.int32(), "How often it was tried."),
+            column("thumbnail", pa.binary(), "Small picture (WebP) of what was made and not let in.", optional=True),
         ]
     ),
     key=("object_id", "stage"),

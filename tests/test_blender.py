@@ -30,7 +30,7 @@ from render.views import read_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = RenderViews(width=96, height=96)
-ALBEDO = replace(SMALL.pictures(), shading="albedo")
+ALBEDO = replace(SMALL.pictures("made/1"), shading="albedo")
 
 
 # ------------------------------------------------------------------------------------------------------------ a stand-in
@@ -285,7 +285,7 @@ def test_each_camera_sees_exactly_the_sides_of_a_box_that_face_it(blender, tmp_p
 def assert_sides(pictures: list[np.ndarray]) -> None:
     """Each of the twelve cameras sees the colours of the sides that face it, and no other."""
     half = EXTENTS / np.linalg.norm(EXTENTS)
-    for camera, picture in zip(SMALL.cameras(), pictures, strict=True):
+    for camera, picture in zip(SMALL.cameras("made/1"), pictures, strict=True):
         facing = {color for side, color in SIDES.items() if camera.position @ side > half @ np.abs(side) + 1e-6}
         opaque = picture[picture[..., 3] == 255][:, :3]
         seen = {color for color in SIDES.values() if (opaque == color).all(axis=1).sum() > 8}
@@ -325,14 +325,14 @@ def corners_of_the_box() -> np.ndarray:
 @pytest.mark.parametrize("stage", [SMALL, RenderViews(width=120, height=80), RenderViews(width=80, height=120)])
 def test_a_boxs_silhouette_is_where_the_cameras_say_to_the_pixel(blender, tmp_path, stage):
     path, _ = colored_box(tmp_path, "glb")
-    for camera, picture in zip(stage.cameras(), pictures_of(blender, path, stage.pictures()), strict=True):
+    for camera, picture in zip(stage.cameras("made/1"), pictures_of(blender, path, stage.pictures("made/1")), strict=True):
         distance = silhouette_distance(camera, corners_of_the_box())
         assert_silhouette(picture, distance)
 
 
 def test_any_pinhole_camera_is_honoured(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
-    rolled = SMALL.cameras()[1].camera_to_world @ trimesh.transformations.rotation_matrix(0.5, (0, 0, 1))
+    rolled = SMALL.cameras("made/1")[1].camera_to_world @ trimesh.transformations.rotation_matrix(0.5, (0, 0, 1))
     for fx, fy in ((110, 110), (110, 140), (140, 110)):
         camera = Camera(width=100, height=80, fx=fx, fy=fy, cx=61, cy=33, camera_to_world=rolled)
         view = View(fx=fx, fy=fy, cx=61, cy=33, camera_to_world=tuple(rolled.ravel()))
@@ -343,17 +343,17 @@ def test_any_pinhole_camera_is_honoured(blender, tmp_path):
 
 def test_the_same_request_gives_the_same_pixels_on_any_process_and_any_number_of_threads(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
-    first = pictures_of(blender, path, SMALL.pictures())
-    again = pictures_of(blender, path, SMALL.pictures())
+    first = pictures_of(blender, path, SMALL.pictures("made/1"))
+    again = pictures_of(blender, path, SMALL.pictures("made/1"))
     with Blender(BlenderSettings(threads=1)) as fresh:
-        elsewhere = pictures_of(fresh, path, SMALL.pictures())
+        elsewhere = pictures_of(fresh, path, SMALL.pictures("made/1"))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, elsewhere)
 
 
 def test_a_grey_box_is_lit_alike_from_all_sides_neither_black_nor_burnt_out(blender, tmp_path):
     trimesh.creation.box(extents=(1, 1, 1)).export(tmp_path / "box.stl")
-    for picture in pictures_of(blender, tmp_path / "box.stl", SMALL.pictures()):
+    for picture in pictures_of(blender, tmp_path / "box.stl", SMALL.pictures("made/1")):
         opaque = picture[picture[..., 3] == 255][:, :3].astype(int)
         assert 60 < opaque.min() and opaque.max() < 250
         assert np.ptp(opaque.mean(axis=0)) < 1 and np.ptp(opaque, axis=1).max() < 10  # grey, but for the denoiser's doubts
@@ -503,7 +503,9 @@ def test_an_assets_own_lights_and_cameras_change_nothing(blender, tmp_path):
         extensionsUsed=["KHR_lights_punctual"],
         extensions={"KHR_lights_punctual": {"lights": [{"type": "directional", "intensity": 1000}]}},
     )
-    np.testing.assert_array_equal(pictures_of(blender, plain, SMALL.pictures()), pictures_of(blender, lit, SMALL.pictures()))
+    np.testing.assert_array_equal(
+        pictures_of(blender, plain, SMALL.pictures("made/1")), pictures_of(blender, lit, SMALL.pictures("made/1"))
+    )
 
 
 def test_an_animated_asset_is_taken_at_the_animations_start(blender, tmp_path):
@@ -532,9 +534,9 @@ def test_an_animated_asset_is_taken_at_the_animations_start(blender, tmp_path):
 def test_nothing_is_left_of_the_asset_before(blender, tmp_path):
     path, _ = colored_box(tmp_path, "glb")
     small = gltf(tmp_path / "small.gltf")
-    alone = pictures_of(blender, small, SMALL.pictures())
-    pictures_of(blender, path, SMALL.pictures())
-    np.testing.assert_array_equal(pictures_of(blender, small, SMALL.pictures()), alone)
+    alone = pictures_of(blender, small, SMALL.pictures("made/1"))
+    pictures_of(blender, path, SMALL.pictures("made/1"))
+    np.testing.assert_array_equal(pictures_of(blender, small, SMALL.pictures("made/1")), alone)
 
 
 def test_an_object_of_one_point_or_without_faces_or_out_of_all_scale_is_named(blender, tmp_path):
@@ -587,7 +589,7 @@ def test_exporters_copies_of_color_neither_glow_nor_shine_through(blender, tmp_p
     for name, mtl in (("plain", ""), ("copied", "Ke 0.2 0.4 0.6\nTf 1 1 1\n")):
         (tmp_path / f"{name}.obj").write_text(f"mtllib {name}.mtl\n" + text)
         (tmp_path / f"{name}.mtl").write_text("newmtl a\nKd 0.2 0.4 0.6\nillum 2\n" + mtl)
-        seen.append(pictures_of(blender, tmp_path / f"{name}.obj", SMALL.pictures()))
+        seen.append(pictures_of(blender, tmp_path / f"{name}.obj", SMALL.pictures("made/1")))
     np.testing.assert_array_equal(*seen)
 
 

@@ -12,7 +12,7 @@ from schemas.check import to_table
 from schemas.tables import POINTS, VIEWS
 
 VIEWS_STAGE = RenderViews(width=64, height=48)
-BOTH = BlenderPass(render=VIEWS_STAGE, points=SamplePoints())
+BOTH = BlenderPass(stages=(VIEWS_STAGE, SamplePoints()))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_an_asset_that_cannot_be_opened_fails_every_stage_asked_for(work, good, 
 
 def test_the_same_object_gives_the_same_rows_alone_or_with_others(work, good):
     together = work([task(good, "render", "points")])
-    alone = BlenderPass(points=SamplePoints()).start()
+    alone = BlenderPass(stages=(SamplePoints(),)).start()
     [points] = alone([task(good, "points")]).rows["points"]
     alone.close()
     for column, value in together.rows["points"][0].items():
@@ -107,10 +107,11 @@ def test_the_same_object_gives_the_same_rows_alone_or_with_others(work, good):
 
 
 def test_what_changes_pixels_is_a_setting_of_the_stage_and_how_blender_is_run_is_not():
-    assert set(RenderViews().settings()) == {"rig", "width", "height", "samples", "noise_threshold", "denoise"}
+    settings = {"rig", "seed", "width", "height", "samples", "noise_threshold", "denoise", "gates"}
+    assert set(RenderViews().settings()) == settings
     assert SamplePoints().settings() == {"seed": 0}
     assert BOTH.stages == (VIEWS_STAGE, SamplePoints())
-    assert BlenderPass(points=SamplePoints(), blender=BlenderSettings(threads=9)).stages == (SamplePoints(),)
+    assert BlenderPass(stages=(SamplePoints(),), blender=BlenderSettings(threads=9)).stages == (SamplePoints(),)
 
 
 def test_an_unknown_rig_is_refused_by_name():

@@ -137,7 +137,7 @@ def usda(path: Path, *content: str, name: str = "asset") -> Path:
 def opened(blender: Blender, path: Path) -> tuple[int, int, np.ndarray]:
     """Triangles, missing textures and the pictures of an asset."""
     stage = RenderViews(width=32, height=32)
-    answer, folder = blender.do(Request(asset=str(path), format="usda", pictures=stage.pictures(), mesh=True))
+    answer, folder = blender.do(Request(asset=str(path), format="usda", pictures=stage.pictures("made/1"), mesh=True))
     return len(load(folder / "mesh").faces), answer.missing_textures, np.stack(read_pictures(folder, 12))
 
 

@@ -204,7 +204,7 @@ def blender():
 
 def seen(blender, path, **request):
     """Textures that are missing, and the opaque pixels."""
-    answer, folder = blender.do(Request(asset=str(path), format=path.suffix[1:], pictures=STAGE.pictures(), **request))
+    answer, folder = blender.do(Request(asset=str(path), format=path.suffix[1:], pictures=STAGE.pictures("made/1"), **request))
     pixels = np.stack(read_pictures(folder, 12))
     return answer.missing_textures, pixels[pixels[..., 3] == 255][:, :3].astype(int)
 

@@ -26,6 +26,7 @@ def mixed(tmp_path) -> Corpus:
         "reason": "asset_missing",
         "message": "gone",
         "attempts": 1,
+        "thumbnail": None,
     }
     corpus.fail("ingest", to_table(FAILURES, [failure]), forget=[])
     run(corpus, Single(Shout(fails=("Thing 2",))))

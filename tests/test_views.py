@@ -6,6 +6,7 @@ from PIL import Image
 
 from pipeline.stage import ObjectError
 from render.cameras import RIGS
+from render.spec import Answer
 from render.views import encoded, read_pictures, view_rows
 from schemas.check import to_table
 from schemas.tables import VIEWS
@@ -21,7 +22,7 @@ def noise(rng, alpha=None):
 
 
 def rows_of(pictures, **more):
-    return view_rows("s/1", pictures, CAMERAS, rig="openshape-12@1", device="CPU", missing_textures=2, **more)
+    return view_rows("s/1", pictures, CAMERAS, rig="openshape-12@1", answer=Answer(device="CPU", missing_textures=2, **more))
 
 
 def test_rows_fit_the_table_and_carry_each_views_own_camera(rng):
