@@ -160,7 +160,7 @@ VIEWS = Table(
             column(
                 "color_spread",
                 pa.float32(),
-                "How much the object's pixels differ in colour: root mean square distance from their mean, sRGB 0..1. 0: all alike.",
+                "How much the object's pixels differ in colour: root mean square distance from their mean, sRGB 0..1. 0: alike.",
                 optional=True,
             ),
             column(
