@@ -4,9 +4,15 @@ Directions are counted as the field counts them, in Blender's z-up frame: a pola
 (sin θ cos φ, sin θ sin φ, cos θ). The canonical frame of schemas.tables has +y up and +z to the front; canonical x is Blender's x,
 canonical y is Blender's z, and canonical z is minus Blender's y. So a camera stands, in the canonical frame, in the direction
 (sin θ cos φ, cos θ, -sin θ sin φ): azimuth 270° is in front of the object.
+
+Distance and field of view are ours in every rig: the unit sphere is in the picture. The field's scripts bring the object into a cube of
+side 1 and stand so near (1.2, at 49°) that corners of it are cut off.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import acos, degrees
 
 import numpy as np
 from jaxtyping import Float
@@ -40,14 +46,15 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """Cameras that all look at the origin from the same distance, so far that the unit sphere fills the picture but for a margin.
+    """Cameras that all look at the origin, from so far that the unit sphere fills the picture but for a margin, or farther.
 
-    `directions`: (polar angle, azimuth) in degrees, in `view` order. `fov`: field of view of the picture's shorter side, degrees.
+    `directions`: (polar angle, azimuth) in degrees, in `view` order; or a function that draws them by an object's own chance, each
+    with how many times that distance its camera stands away. `fov`: field of view of the picture's shorter side, degrees.
     A rig never changes: another set of cameras gets another name or version.
     """
 
     name: str
-    directions: tuple[tuple[float, float], ...]
+    directions: tuple[tuple[float, float], ...] | Callable[[np.random.Generator], list[tuple[float, float, float]]]
     fov: float = 40.0
     margin: float = 1.04
 
@@ -55,6 +62,7 @@ class Rig:
         """The rig's cameras for pictures of this size, in `view` order; `rng`: an object's own, for rigs with chance in them."""
         half = np.radians(self.fov) / 2
         focal = min(width, height) / 2 / np.tan(half)
+        directions = self.directions(rng) if callable(self.directions) else [(*each, 1.0) for each in self.directions]
         return [
             Camera(
                 width=width,
@@ -63,9 +71,9 @@ class Rig:
                 fy=focal,
                 cx=width / 2,
                 cy=height / 2,
-                camera_to_world=_looking_inwards(polar, azimuth, self.margin / np.sin(half)),
+                camera_to_world=_looking_inwards(polar, azimuth, farther * self.margin / np.sin(half)),
             )
-            for polar, azimuth in self.directions
+            for polar, azimuth, farther in directions
         ]
 
 
@@ -89,6 +97,25 @@ def _rings(*rings: tuple[float, float, int]) -> tuple[tuple[float, float], ...]:
     return tuple((polar, first + 360 * k / count) for polar, first, count in rings for k in range(count))
 
 
+def _fibonacci(count: int) -> tuple[tuple[float, float], ...]:
+    """Directions spread evenly over the sphere, from the top down: in the middle of bands of equal area, a golden angle apart.
+    Gonzalez 2010, "Measurement of areas on a sphere using Fibonacci and latitude-longitude lattices"."""
+    golden = 180 * (3 - 5**0.5)
+    return tuple((degrees(acos(1 - (2 * k + 1) / count)), k * golden % 360) for k in range(count))
+
+
+def _shell(count: int) -> Callable[[np.random.Generator], list[tuple[float, float, float]]]:
+    """Directions drawn evenly from the sphere, and distances evenly between the nearest and 2.2 / 1.5 times as far.
+
+    The range is that of Zero-1-to-3's script (Liu et al. 2023), 1.5 to 2.2; its directions are denser towards the corners of a cube.
+    """
+
+    def draw(rng: np.random.Generator) -> list[tuple[float, float, float]]:
+        return [(degrees(acos(1 - 2 * up)), 360 * around, 1 + (2.2 / 1.5 - 1) * far) for up, around, far in rng.random((count, 3))]
+
+    return draw
+
+
 RIGS = {
     rig.name: rig
     for rig in (
@@ -97,9 +124,20 @@ RIGS = {
     )
 }
 
+# Rigs of any number of cameras: by the name's beginning, what that number makes.
+FAMILIES = {
+    # objaverse-rendering's (Deitke et al. 2023; 12 unless told): from azimuth 0, the canonical +x, round by the back.
+    "ring": lambda count: _rings((60.0, 0.0, count)),
+    "fibonacci": _fibonacci,
+    "shell": _shell,
+}
+
 
 def rig_named(name: str) -> Rig:
     """The rig of this name. Raises ValueError when there is none."""
-    if name not in RIGS:
-        raise ValueError(f"there is no camera rig {name}; there is {', '.join(RIGS)}")
-    return RIGS[name]
+    if name in RIGS:
+        return RIGS[name]
+    if (parts := re.fullmatch(r"([a-z]+)-([1-9]\d{0,2})@1", name)) and parts[1] in FAMILIES:
+        return Rig(name=name, directions=FAMILIES[parts[1]](int(parts[2])))
+    there_is = [*RIGS, *(f"{family}-N@1" for family in FAMILIES)]
+    raise ValueError(f"there is no camera rig {name}; there is {', '.join(there_is)} (N: how many cameras, 1 to 999)")
