@@ -5,8 +5,8 @@ Directions are counted as the field counts them, in Blender's z-up frame: a pola
 canonical y is Blender's z, and canonical z is minus Blender's y. So a camera stands, in the canonical frame, in the direction
 (sin θ cos φ, cos θ, -sin θ sin φ): azimuth 270° is in front of the object.
 
-Distance and field of view are ours in every rig: the unit sphere is in the picture. The field's scripts bring the object into a cube of
-side 1 and stand so near (1.2, at 49°) that corners of it are cut off.
+Distance and field of view are ours in every rig: the unit sphere is in the picture. The field's scripts scale the object into a
+cube of side 1 and stand so near (1.2, at 49°) that corners of it are cut off.
 """
 
 import re
@@ -107,7 +107,7 @@ def _fibonacci(count: int) -> tuple[tuple[float, float], ...]:
 def _shell(count: int) -> Callable[[np.random.Generator], list[tuple[float, float, float]]]:
     """Directions drawn evenly from the sphere, and distances evenly between the nearest and 2.2 / 1.5 times as far.
 
-    The range is that of Zero-1-to-3's script (Liu et al. 2023), 1.5 to 2.2; its directions are denser towards the corners of a cube.
+    The range is that of Zero-1-to-3's script (Liu et al. 2023), 1.5 to 2.2; its directions crowd towards the corners of a cube.
     """
 
     def draw(rng: np.random.Generator) -> list[tuple[float, float, float]]:
