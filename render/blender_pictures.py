@@ -68,7 +68,7 @@ def render(
     `reached` is told of every view before it is rendered.
     """
     scene = bpy.data.scenes.new("canonical")
-    _show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
+    show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
     _set_output(scene, pictures)
     used = set_engine(scene, pictures, device, threads)
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
@@ -81,8 +81,8 @@ def render(
     canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
     for number, view in enumerate(pictures.views):
         reached("first view" if number == 0 else "views")
-        _aim(camera, scene.render, view)
-        _set_border(scene.render, view, canonical)
+        aim(camera, scene.render, view)
+        set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.png"
         scene.render.filepath = str(file)
         try:
@@ -94,7 +94,7 @@ def render(
     return used
 
 
-def _show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:
+def show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:
     """Puts an instance of all visible objects of the asset's scene into `scene`, moved by the matrix `placed`, at the same frame.
 
     An instance rather than a parent: nothing in the asset (constraints, armatures, caches) can notice it.
@@ -144,11 +144,11 @@ def _show_albedo(scene: bpy.types.Scene) -> None:
 
 def _replace_by_emission(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> None:
     emission = tree.nodes.new("ShaderNodeEmission")
-    _feed_alike(tree, shader.inputs[SHADER_COLOR[shader.type]], emission.inputs["Color"])
+    feed_alike(tree, shader.inputs[SHADER_COLOR[shader.type]], emission.inputs["Color"])
     output = emission.outputs[0]
     if "Alpha" in shader.inputs:
         mix = tree.nodes.new("ShaderNodeMixShader")
-        _feed_alike(tree, shader.inputs["Alpha"], mix.inputs[0])
+        feed_alike(tree, shader.inputs["Alpha"], mix.inputs[0])
         tree.links.new(tree.nodes.new("ShaderNodeBsdfTransparent").outputs[0], mix.inputs[1])
         tree.links.new(output, mix.inputs[2])
         output = mix.outputs[0]
@@ -156,7 +156,7 @@ def _replace_by_emission(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> No
         tree.links.new(output, link.to_socket)
 
 
-def _feed_alike(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bpy.types.NodeSocket) -> None:
+def feed_alike(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bpy.types.NodeSocket) -> None:
     """Gives `socket` the value of `like`, or what is linked to it."""
     if like.is_linked:
         tree.links.new(like.links[0].from_socket, socket)
@@ -164,7 +164,7 @@ def _feed_alike(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bp
         socket.default_value = like.default_value
 
 
-def _aim(camera: bpy.types.Object, render: bpy.types.RenderSettings, view: View) -> None:
+def aim(camera: bpy.types.Object, render: bpy.types.RenderSettings, view: View) -> None:
     """Makes Blender's camera the pinhole camera of a view."""
     to_world = np.array(view.camera_to_world).reshape(4, 4)
     camera.matrix_world = Matrix(BLENDER_FROM_Y_UP @ to_world @ BLENDER_FROM_OPENCV)
@@ -179,7 +179,7 @@ def _aim(camera: bpy.types.Object, render: bpy.types.RenderSettings, view: View)
     lens.clip_start, lens.clip_end = max(distance - 1.01, 1e-3), distance + 1.01
 
 
-def _set_border(render: bpy.types.RenderSettings, view: View, canonical: np.ndarray) -> None:
+def set_border(render: bpy.types.RenderSettings, view: View, canonical: np.ndarray) -> None:
     """Has only the rectangle around the object rendered; the rest of the picture is transparent."""
     to_world = np.array(view.camera_to_world).reshape(4, 4)
     seen = (canonical - to_world[:3, 3]) @ to_world[:3, :3]
