@@ -48,7 +48,7 @@ def serve(request, tell):
     import bpy
     import numpy as np
 
-    from render import blender_import, blender_mesh, blender_pictures
+    from render import blender_import, blender_maps, blender_mesh, blender_pictures
     from render.spec import Answer
 
     clock = Clock(tell)
@@ -72,6 +72,16 @@ def serve(request, tell):
             from_blender,
             folder,
             device=request.device,
+            threads=request.threads,
+            reached=clock.reached,
+        )
+    if request.maps:  # last, as it changes the materials
+        (folder / "maps").mkdir()
+        blender_maps.render(
+            request.maps,
+            collected.vertices,
+            from_blender,
+            folder / "maps",
             threads=request.threads,
             reached=clock.reached,
         )

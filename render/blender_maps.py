@@ -1,0 +1,131 @@
+"""Runs inside Blender: depth and normals at the centre of each pixel, by Cycles: one ray each, with nothing left to chance."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from render.blender_import import BLENDER_FROM_Y_UP
+from render.blender_pictures import aim, feed_alike, set_border, show_asset
+from render.spec import AssetError, Maps
+
+SEE_THROUGH = 256  # so many transparent surfaces are passed by in a row
+NARROWEST = 0.01  # the pixel filter's width, pixels, as narrow as Cycles has it: a ray misses the centre by half of that at most
+NOTHING = 1e9  # Cycles' depth is beyond this where a ray hits nothing
+
+# Shaders that are kept, as they say what is transparent or lead to others; all the rest becomes a diffuse surface.
+KEPT = {"BSDF_TRANSPARENT", "MIX_SHADER", "ADD_SHADER", "GROUP", "GROUP_INPUT", "REROUTE"}
+
+
+def render(
+    maps: Maps,
+    vertices: np.ndarray,
+    from_blender: np.ndarray,
+    folder: Path,
+    *,
+    threads: int,
+    reached: Callable[[str], None] = lambda step: None,
+) -> None:
+    """Writes 000.npy, 001.npy, ... into `folder`: (height, width, 4) float32, the depth along the camera's z axis and the shading
+    normal of the side that the camera sees, both in the canonical frame; NaN where nothing is seen. What is less than half opaque
+    is passed by; glass is surface.
+
+    `vertices`, `from_blender`, `reached`: as in render.blender_pictures.render. Changes the asset's materials: nothing can be
+    rendered of them afterwards. Raises AssetError("render_failed").
+    """
+    scene = bpy.data.scenes.new("maps")
+    show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
+    _set_output(scene, maps)
+    _set_cycles(scene, threads)
+    _show_surface_only()
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
+    for number, view in enumerate(maps.views):
+        reached("maps")
+        aim(camera, scene.render, view)
+        set_border(scene.render, view, canonical)
+        file = folder / f"{number:03d}.exr"
+        scene.render.filepath = str(file)
+        try:
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+        except RuntimeError as error:
+            raise AssetError("render_failed", f"Cycles cannot render the maps of view {number}: {error}") from None
+        depth, normal = _read(file, maps)
+        normal = normal @ BLENDER_FROM_Y_UP[:3, :3]
+        hit = (0 < depth) & (depth < NOTHING) & normal.any(axis=-1)
+        np.save(file.with_suffix(".npy"), np.where(hit[..., None], np.dstack([depth, normal]), np.nan).astype(np.float32))
+        file.unlink()
+
+
+def _set_output(scene: bpy.types.Scene, maps: Maps) -> None:
+    render, layer = scene.render, scene.view_layers[0]
+    render.resolution_x, render.resolution_y, render.resolution_percentage = maps.width, maps.height, 100
+    render.use_persistent_data = True
+    render.use_compositing = render.use_sequencer = False
+    layer.use_pass_z = layer.use_pass_normal = True
+    render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
+    render.image_settings.color_depth, render.image_settings.exr_codec = "32", "NONE"
+
+
+def _set_cycles(scene: bpy.types.Scene, threads: int) -> None:
+    scene.render.threads_mode, scene.render.threads = "FIXED", threads
+    scene.render.engine = "CYCLES"
+    cycles = scene.cycles
+    cycles.device = "CPU"  # there is next to nothing to compute, and every machine gives the same
+    cycles.samples, cycles.use_adaptive_sampling, cycles.use_denoising = 1, False, False
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", NARROWEST
+    cycles.max_bounces, cycles.transparent_max_bounces = 0, SEE_THROUGH
+    scene.view_layers[0].pass_alpha_threshold = 0.5
+
+
+def _show_surface_only() -> None:
+    """Makes every material either there or not at each of its points: alpha and the share of every mixed shader are rounded, and
+    what is there is diffuse. So no ray is left to chance, and the normals are the material's own; glossy shaders bend theirs."""
+    trees = [material.node_tree for material in bpy.data.materials if material.node_tree] + list(bpy.data.node_groups)
+    for tree in trees:
+        if tree.type == "SHADER":
+            for node in list(tree.nodes):
+                if node.type == "MIX_SHADER":
+                    _round(tree, node.inputs[0], node.inputs[0])
+                elif node.type not in KEPT and node.outputs and node.outputs[0].type == "SHADER":
+                    _make_diffuse(tree, node)
+
+
+def _make_diffuse(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> None:
+    diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
+    if "Normal" in shader.inputs and shader.inputs["Normal"].is_linked:
+        feed_alike(tree, shader.inputs["Normal"], diffuse.inputs["Normal"])
+    output = diffuse.outputs[0]
+    if "Alpha" in shader.inputs:
+        mix = tree.nodes.new("ShaderNodeMixShader")
+        _round(tree, shader.inputs["Alpha"], mix.inputs[0])
+        tree.links.new(tree.nodes.new("ShaderNodeBsdfTransparent").outputs[0], mix.inputs[1])
+        tree.links.new(output, mix.inputs[2])
+        output = mix.outputs[0]
+    for link in list(shader.outputs[0].links):
+        tree.links.new(output, link.to_socket)
+
+
+def _round(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bpy.types.NodeSocket) -> None:
+    """Gives `socket` the value of `like`, or what is linked to it, as 0 or 1; a half is 1."""
+    rounded = tree.nodes.new("ShaderNodeMath")
+    rounded.operation = "ROUND"
+    feed_alike(tree, like, rounded.inputs[0])
+    tree.links.new(rounded.outputs[0], socket)
+
+
+def _read(file: Path, maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (height, width) and normals (height, width, 3) in Blender's axes, out of the file of a render with these two passes.
+
+    An uncompressed OpenEXR file ends with its lines, top to bottom: number, size, and the channels one after the other in the order
+    of their names, which begin with Combined (it is always there), Depth and Normal.
+    https://openexr.com/en/latest/OpenEXRFileLayout.html
+    """
+    width = maps.width
+    line = np.dtype([("head", "<i4", 2), ("rgba", "<f4", (4, width)), ("z", "<f4", width), ("normal", "<f4", (3, width))])
+    data = file.read_bytes()
+    lines = np.frombuffer(data, line, count=maps.height, offset=len(data) - maps.height * line.itemsize)
+    return lines["z"], lines["normal"].transpose(0, 2, 1)
