@@ -2,7 +2,8 @@
 
     Stage --start()--> Work --(tasks)--> Made: rows of each stage, and the objects that failed
 
-An object may fail (`ObjectError`: it is recorded and the run goes on). Anything else that is raised is a bug and stops the run.
+An object may fail (`ObjectError`: it is recorded and the run goes on). A full disk (`NoRoom`) stops the run with a sentence.
+Anything else that is raised is a bug and stops the run.
 """
 
 import hashlib
@@ -39,6 +40,10 @@ class ObjectError(Exception):
 
 def _object_error(reason: str, message: str, log_tail: str | None, attempts: int, thumbnail: bytes | None) -> ObjectError:
     return ObjectError(reason, message, log_tail=log_tail, attempts=attempts, thumbnail=thumbnail)
+
+
+class NoRoom(Exception):
+    """A disk is full. No object is at fault: what was made is kept, and the same command goes on once there is room."""
 
 
 @dataclass(frozen=True, kw_only=True)

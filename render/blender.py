@@ -2,6 +2,14 @@
 
 with Blender(BlenderSettings(threads=2)) as blender:
     answer, folder = blender.do(Request(asset="chair.glb", format="glb", mesh=True))
+
+What can befall it, and what comes of that:
+
+    it ends or is killed, writes what is no answer,      it is killed with all it started; the object is tried again in a fresh
+    stands still, takes too long or too much memory      process, and fails with a reason of LOST when that does not help
+    it has done many objects, or keeps much memory       it is started anew between two objects
+    the disk of its results is full                      the object is done again on TMPDIR's; full too: NoRoom stops the run
+    it does not start, or its own code has a bug         RuntimeError stops the run
 """
 
 import fcntl
@@ -15,15 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from pipeline.assets.staging import staged
-from pipeline.stage import ObjectError
+from pipeline.stage import NoRoom, ObjectError
 from render import confine
-from render.spec import Answer, Request
+from render.spec import DISK_FULL, SPARE_BYTES, Answer, Request
 
 WORKER = Path(__file__).with_name("blender_worker.py")
 MEMORY_DISK = Path("/dev/shm")
@@ -31,8 +41,11 @@ FOLDER_PREFIX = "tricorpus-blender-"
 
 START_SECONDS = 120  # within which Blender must be up; it takes 1 to 3 on an idle machine
 WATCH_SECONDS = 0.2  # how often its memory is looked at
-LOG_TAIL_LINES = 50
-TRIES = 3
+STILL = 0.01  # of one core: a process that computes less than this, and ends no step, stands still
+KILL_SECONDS = 30  # within which a killed process is gone
+LINE_BYTES = 1 << 20  # no answer is longer
+LOG_LINES, LOG_BYTES = 100, 16 << 10  # of what it writes to its standard error, the last is kept
+START_TRIES = 3
 ROOM_BYTES = 1 << 30  # a mesh with many large textures takes hundreds of megabytes
 FILE_BYTES = 4 << 30  # the most that one file of Blender's may hold: 20 million triangles with all their layers
 NEW_FOLDER_SECONDS = 60  # so long a folder without an owner may be about to get one
@@ -44,13 +57,19 @@ class BlenderSettings:
 
     executable: str | None = None  # a Blender to run instead of the bpy package
     threads: int = 2  # rendering threads of one Blender
-    timeout_s: float = 300.0  # wall clock for one object
-    memory_mb: int = 8192  # memory and files at which an object is given up; half as much memory, and Blender is started anew
+    timeout_s: float = 300.0  # wall clock for one object; raise it for rigs of many views, large pictures, many samples
+    # So long without the end of a step or a view, and without computing, Blender hangs. One that computes is given until timeout_s:
+    # the import or a view of a heavy asset, and a GPU's kernels, may take minutes and say nothing.
+    stall_s: float = 60.0
+    memory_mb: int = 8192  # memory and files at which an object is given up
+    recycle_mb: int = 2048  # memory that Blender still holds after an object, at which it is started anew
     recycle_after: int = 200  # objects after which Blender is started anew: its memory grows
     confine: bool = True  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
 
 
-LOST = frozenset({"timeout", "out_of_memory", "blender_crashed"})
+# How Blender's process can be lost with an object in hand, and how often an object is tried before it fails with that reason. A
+# crash may be a kill that meant somebody else, so that it takes three.
+LOST = {"timeout": 2, "stalled": 2, "out_of_memory": 2, "blender_garbage": 2, "blender_crashed": 3}
 
 
 class _Lost(Exception):
@@ -61,21 +80,24 @@ class _Lost(Exception):
         self.reason, self.message = reason, message
 
 
+class _DiskFull(Exception):
+    """The disk with Blender's folder is full, or too small for the asset."""
+
+
 class Blender:
     """One warm Blender. Its process dies with the thread that made the first request, however that ends.
 
     Results lie in a folder on the memory disk (/dev/shm, where there is one) that goes when this is closed; what a killed owner
-    left there is swept up by the next one.
+    left there is swept up by the next one. `ends`: how often its process was ended, by reason: one of LOST, a setting of
+    BlenderSettings that says when it is started anew, "between_objects" (it died or chattered unasked), or "disk_full".
     """
 
     def __init__(self, settings: BlenderSettings = BlenderSettings()):  # noqa: B008  (frozen)
         self.settings = settings
-        _sweep(_results_root())
-        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=_results_root(), ignore_cleanup_errors=True)
-        self._claim = os.open(self._folder.name, os.O_RDONLY)
-        fcntl.flock(self._claim, fcntl.LOCK_SH)
+        self.ends: Counter[str] = Counter()
         self._process: subprocess.Popen | None = None
-        self._served = 0
+        self._log = b""
+        self._settle(_results_root())
 
     def __enter__(self) -> "Blender":
         return self
@@ -96,15 +118,44 @@ class Blender:
 
         Blender gets a copy of the asset and its companions, and of these alone.
         Raises ObjectError: what `pipeline.assets.staging` says of the asset, what Blender's side says of it (see
-        render.spec.Answer), or, after another try in a fresh process, "timeout" or "out_of_memory", or after two more
-        "blender_crashed": a crash may be a kill that meant somebody else.
-        Raises RuntimeError when Blender does not start or its side has a bug.
+        render.spec.Answer), or, after as many tries in fresh processes as LOST says, one of its reasons.
+        Raises NoRoom when there is no disk left to do it on, and RuntimeError when Blender does not start or its side has a bug.
         """
+        while True:
+            try:
+                return self._do(request)
+            except _DiskFull:
+                self._move()
+
+    def _settle(self, root: Path) -> None:
+        """Makes and claims a folder on the disk of `root`."""
+        _sweep(root)
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=root, ignore_cleanup_errors=True)
+        self._claim = os.open(self._folder.name, os.O_RDONLY)
+        fcntl.flock(self._claim, fcntl.LOCK_SH)
+
+    def _move(self) -> None:
+        """To the usual place for temporary files, for good, since the memory disk is full. Raises NoRoom when it was there."""
+        self._kill("disk_full")
+        root, elsewhere = Path(self._folder.name).parent, Path(tempfile.gettempdir())
+        self.close()
+        if root == elsewhere:
+            raise NoRoom(
+                f"the disk of {root} is full ({_free_bytes(root) >> 20:,} MB left): Blender needs room there for an asset's copy, "
+                "pictures and mesh. Make room, or set TMPDIR to a folder on a larger disk, and run the same command again"
+            )
+        self._settle(elsewhere)
+
+    def _do(self, request: Request) -> tuple[Answer, Path]:
         copy = Path(self._folder.name, "asset")
         copy.mkdir(exist_ok=True)
         try:
             asset = staged(request.asset, request.format, request.companions, copy)
             answer, folder, attempts = self._persist(replace(request, asset=str(asset), companions=()))
+        except ObjectError as error:
+            if error.reason == "no_room":
+                raise _DiskFull from None
+            raise
         finally:
             shutil.rmtree(copy, ignore_errors=True)  # it may fill the memory disk
         if answer.bug:
@@ -115,65 +166,76 @@ class Blender:
 
     def _persist(self, request: Request) -> tuple[Answer, Path, int]:
         """Blender's answer, the folder with the files, and the number of tries that it took."""
-        for attempts in range(1, TRIES + 1):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 return *self._once(request), attempts
             except _Lost as lost:
-                log_tail = self._log_tail()
-                self._kill()
-                if attempts == TRIES or (attempts == 2 and lost.reason != "blender_crashed"):
-                    raise ObjectError(lost.reason, lost.message, log_tail=log_tail, attempts=attempts) from None
+                full = _free_bytes(self._folder.name) < SPARE_BYTES
+                self._kill(lost.reason)
+                if full:  # who writes into memory that a full disk should hold is killed as if it had crashed
+                    raise _DiskFull from None
+                if attempts >= LOST[lost.reason]:
+                    raise ObjectError(lost.reason, lost.message, log_tail=self._log_tail(), attempts=attempts) from None
             except BaseException:
                 self._kill()  # its answer, should it still come, would be taken for the next one's
                 raise
 
     def _once(self, request: Request) -> tuple[Answer, Path]:
+        if self._process is not None and (self._unread or _is_readable(self._process.stdout)):
+            self._kill("between_objects")  # it has ended, or something in it chatters: that would be taken for the answer
         if self._process is None:
             self._start()
-        os.truncate(self._log, 0)
+        self._take_log()
+        self._log = b""
         folder = Path(self._folder.name, "results")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         request = replace(request, folder=str(folder), threads=self.settings.threads)
-        try:
-            self._process.stdin.write(request.to_json().encode() + b"\n")
-        except BrokenPipeError:
-            raise _Lost("blender_crashed", f"Blender had ended ({self._end()}) before it was asked") from None
-        line = self._line(self.settings.timeout_s)
-        while "step" in json.loads(line):
-            line = self._line(self.settings.timeout_s)
-        answer = Answer.from_json(line)
+        watch = _Watch(self._process.pid, self._folder.name, self.settings)
+        self._send(request.to_json().encode() + b"\n", watch)
+        while isinstance(answer := _understood(self._line(watch)), str):
+            watch.reached(answer)
+        self._take_log()
+        if answer.reason == DISK_FULL:
+            raise _DiskFull
         self._served += 1
-        if self._served >= self.settings.recycle_after or self._memory_mb() > self.settings.memory_mb / 2:
-            self._kill()
+        if self._served >= self.settings.recycle_after:
+            self._kill("recycle_after")
+        elif _taken(self._process.pid)[0] > self.settings.recycle_mb:
+            self._kill("recycle_mb")
         return answer, folder
 
     def _start(self) -> None:
         """Starts Blender; one that ends before it is up is started again. Raises RuntimeError when it does not come up."""
-        for tries in range(1, TRIES + 1):
+        for tries in range(1, START_TRIES + 1):
             try:
                 return self._start_once()
             except (OSError, _Lost) as error:
-                log_tail = self._log_tail()
                 self._kill()
-                if tries == TRIES or not isinstance(error, _Lost) or error.reason != "blender_crashed":
+                if tries == START_TRIES or not isinstance(error, _Lost) or error.reason != "blender_crashed":
                     blender = self.settings.executable or "the bpy package"
                     confined = "confined (confine = true in [blender])" if self.settings.confine else "unconfined"
-                    raise RuntimeError(f"Blender ({blender}), {confined}, does not start: {error}\n{log_tail}") from None
+                    raise RuntimeError(f"Blender ({blender}), {confined}, does not start: {error}\n{self._log_tail()}") from None
 
     def _start_once(self) -> None:
-        with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                start_new_session=True,
-                env=os.environ | self._environment(),
-            )
-        self._served, self._unread = 0, b""
-        while not self._line(START_SECONDS).startswith("{"):
+        self._log, self._unread, self._served = b"", b"", 0
+        self._temporary.mkdir(exist_ok=True)
+        self._process = subprocess.Popen(
+            self._command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            env=os.environ | self._environment(),
+        )
+        for pipe in (self._process.stdin, self._process.stderr):
+            os.set_blocking(pipe.fileno(), False)
+        starting = replace(self.settings, timeout_s=START_SECONDS, stall_s=START_SECONDS)
+        watch = _Watch(self._process.pid, self._folder.name, starting)
+        while not self._line(watch).startswith(b"{"):
             pass  # a Blender executable greets before it runs our program
 
     def _command(self) -> list[str]:
@@ -201,40 +263,58 @@ class Blender:
 
     def _environment(self) -> dict[str, str]:
         """Blender has its own threads, numpy inside it needs none; no settings or add-ons of the user's; no litter elsewhere."""
-        folder = self._folder.name
-        places = ("BLENDER_USER_RESOURCES", "TMPDIR", "XDG_CACHE_HOME", "CUDA_CACHE_PATH", "OPTIX_CACHE_PATH")
-        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | dict.fromkeys(places, folder)
+        places = ("BLENDER_USER_RESOURCES", "XDG_CACHE_HOME", "CUDA_CACHE_PATH", "OPTIX_CACHE_PATH")
+        kept = dict.fromkeys(places, self._folder.name)  # the next process takes over a GPU's kernels
+        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(self._temporary)} | kept
 
-    def _line(self, seconds: float) -> str:
-        """The next line that Blender writes. Raises _Lost when it ends, says nothing for so long, or takes too much memory."""
-        end = time.monotonic() + seconds
-        while b"\n" not in self._unread:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise _Lost("timeout", f"Blender took longer than {seconds:g} s")
-            if select.select([self._process.stdout], [], [], min(left, WATCH_SECONDS))[0]:
+    def _send(self, line: bytes, watch: "_Watch") -> None:
+        """Writes to Blender. Raises _Lost, as `_line`: a pipe takes 64 kB, and one that sleeps reads none."""
+        while line:
+            watch.look()
+            if self._wait(writing=True):
+                try:
+                    line = line[os.write(self._process.stdin.fileno(), line) :]
+                except BrokenPipeError:
+                    raise _Lost("blender_crashed", f"Blender ended ({self._end()}) while it was asked") from None
+
+    def _line(self, watch: "_Watch") -> bytes:
+        """The next line that Blender writes. Raises _Lost: it ended, the watch has seen enough, or no answer is that long."""
+        while True:
+            watch.look()
+            line, newline, rest = self._unread.partition(b"\n")
+            if newline:
+                self._unread = rest
+                return line
+            if len(line) > LINE_BYTES:
+                raise _Lost(
+                    "blender_garbage", f"Blender wrote more than {LINE_BYTES >> 20} MB where an answer is due: {line[:100]!r}"
+                )
+            if self._wait():
                 read = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not read:
                     raise _Lost("blender_crashed", f"Blender ended ({self._end()}) in the middle of its work")
                 self._unread += read
-            elif self._memory_mb() + self._files_mb() > self.settings.memory_mb:
-                raise _Lost("out_of_memory", f"Blender took more than {self.settings.memory_mb} MB of memory and files")
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode()
 
-    def _memory_mb(self) -> float:
-        return _resident_bytes(self._process.pid) / 2**20
+    def _wait(self, *, writing: bool = False) -> bool:
+        """Waits a moment until Blender has said something, or (`writing`) listens, and takes its log meanwhile; whether it has."""
+        reads = [] if writing else [self._process.stdout]
+        logs = [] if self._process.stderr.closed else [self._process.stderr]
+        ready, listens, _ = select.select(reads + logs, [self._process.stdin] if writing else [], [], WATCH_SECONDS)
+        if self._process.stderr in ready:
+            self._take_log()
+        return bool(listens) or self._process.stdout in ready
 
-    def _files_mb(self) -> float:
-        """What lies in this one's folder, which is memory too where that is on the memory disk."""
-        blocks = 0
-        for folder, _, names in os.walk(self._folder.name):
-            for name in names:
-                try:
-                    blocks += os.lstat(os.path.join(folder, name)).st_blocks
-                except FileNotFoundError:  # gone since it was listed
-                    pass
-        return blocks * 512 / 2**20
+    def _take_log(self) -> None:
+        """Keeps the last of what Blender has written to its standard error, and no more of it, however much that is."""
+        if self._process.stderr.closed:
+            return
+        try:
+            read = os.read(self._process.stderr.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
+        if not read:
+            self._process.stderr.close()
+        self._log = (self._log + read)[-LOG_BYTES:]
 
     def _end(self) -> str:
         """How the process ended, in words."""
@@ -244,32 +324,108 @@ class Blender:
             return "it closed its output"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def _kill(self) -> None:
-        if self._process is not None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own: whatever it started goes with it
-            except ProcessLookupError:
-                pass
-            self._process.wait()
-            self._process.stdin.close()
-            self._process.stdout.close()
-            self._process = None
+    def _kill(self, reason: str | None = None) -> None:
+        """Ends the process and all that it started; `reason`: what to count it by in `ends`."""
+        if self._process is None:
+            return
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own: whatever it started goes with it
+        except ProcessLookupError:
+            pass
+        try:
+            self._process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"Blender (process {self._process.pid}) outlives a kill: it waits for a device or a disk that does not answer. See "
+                "what the kernel says (dmesg), mend that, and run the same command again"
+            ) from None
+        self._take_log()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
+        self._process = None
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        if reason:
+            self.ends[reason] += 1
 
     @property
-    def _log(self) -> Path:
-        return Path(self._folder.name, "log")
+    def _temporary(self) -> Path:
+        """Where the process puts what it needs for a while."""
+        return Path(self._folder.name, "temporary")
 
     def _log_tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return "\n".join(self._log.decode(errors="replace").splitlines()[-LOG_LINES:])
 
 
-def _resident_bytes(pid: int) -> int:
-    """Memory of a process and of what it started. From its own entries in /proc: the whole list takes long on a large machine."""
+class _Watch:
+    """Sees to it that Blender, with one piece of work in hand, gets on with it and takes no more than it may."""
+
+    def __init__(self, process: int, folder: str, settings: BlenderSettings):
+        self._process, self._folder, self._settings = process, folder, settings
+        self._began = self._moved = self._looked = time.monotonic()
+        self._computed, self._step = 0.0, "start"
+
+    def reached(self, step: str) -> None:
+        """Blender says that it has come to this step."""
+        self._step, self._moved = step, time.monotonic()
+
+    def look(self) -> None:
+        """Looks, but not all the time. Raises _Lost."""
+        now = time.monotonic()
+        if now - self._looked < WATCH_SECONDS:
+            return
+        self._looked = now
+        may = self._settings
+        memory_mb, computed = _taken(self._process)
+        if abs(computed - self._computed) > STILL * may.stall_s:  # less when something that it started has ended
+            self._moved, self._computed = now, computed
+        if now - self._began > may.timeout_s:
+            raise _Lost("timeout", f"Blender took longer than {may.timeout_s:g} s; it had come to: {self._step}")
+        if now - self._moved > may.stall_s:
+            raise _Lost("stalled", f"Blender did nothing for {may.stall_s:g} s; it had come to: {self._step}")
+        if memory_mb + _files_mb(self._folder) > may.memory_mb:
+            at = f"it had come to: {self._step}"
+            raise _Lost("out_of_memory", f"Blender took more than {may.memory_mb} MB of memory and files; {at}")
+
+
+def _understood(line: bytes) -> Answer | str:
+    """An answer, or the step that begins. Raises _Lost for what is neither."""
+    try:
+        said = json.loads(line)
+        return said["step"] if "step" in said.keys() else Answer.from_json(line)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise _Lost("blender_garbage", f"something in Blender writes where answers are due: {line[:100]!r}") from None
+
+
+def _is_readable(pipe: IO[bytes]) -> bool:
+    return bool(select.select([pipe], [], [], 0)[0])
+
+
+def _free_bytes(folder: str | Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _files_mb(top: str) -> float:
+    """What lies in a folder, which is memory too where that is on the memory disk."""
+    blocks = 0
+    for folder, _, names in os.walk(top):
+        for name in names:
+            try:
+                blocks += os.lstat(os.path.join(folder, name)).st_blocks
+            except FileNotFoundError:  # gone since it was listed
+                pass
+    return blocks * 512 / 2**20
+
+
+def _taken(pid: int) -> tuple[float, float]:
+    """Memory (MB, resident) and CPU time (seconds) that a process and what it started have taken. From its own entries in /proc:
+    the whole list takes long on a large machine."""
     try:
         children = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
-        return psutil.Process(pid).memory_info().rss + sum(map(_resident_bytes, children))
+        process = psutil.Process(pid)
+        own = process.memory_info().rss / 2**20, sum(process.cpu_times()[:4])  # its own and its ended children's
     except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-        return 0
+        return 0.0, 0.0
+    return tuple(map(sum, zip(own, *map(_taken, children), strict=True)))
 
 
 def _results_root() -> Path:

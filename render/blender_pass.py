@@ -121,10 +121,10 @@ class BlenderWork:
 
     def __init__(self, settings: BlenderPass):
         self._stages = settings.stages
-        self._blender = Blender(settings.blender)
+        self.blender = Blender(settings.blender)
 
     def close(self) -> None:
-        self._blender.close()
+        self.blender.close()
 
     def __call__(self, tasks: list[Task]) -> Made:
         made = Made()
@@ -160,4 +160,4 @@ class BlenderWork:
         )
         for stage in asked:
             request = replace(request, **stage.asks(task.id))
-        return self._blender.do(request)
+        return self.blender.do(request)

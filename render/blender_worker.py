@@ -8,6 +8,7 @@ Whatever Blender and its importers print goes to standard error.
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ def open_answers() -> TextIO:
 
 def serve_all(answers: TextIO) -> None:
     """Answers request after request until the input ends. Before an answer come lines that tell of progress."""
-    from render.spec import Answer, AssetError, Request
+    from render.spec import DISK_FULL, Answer, AssetError, Request
 
     for line in sys.stdin:
         try:
@@ -38,6 +39,8 @@ def serve_all(answers: TextIO) -> None:
             answer = Answer(reason="out_of_memory", message="Blender ran out of memory while it read or rendered the asset")
         except Exception:
             answer = Answer(bug=traceback.format_exc())
+        if is_full():  # that explains whatever went wrong, and may be all that is seen of it
+            answer = Answer(reason=DISK_FULL)
         answers.write(answer.to_json() + "\n")
 
 
@@ -97,13 +100,24 @@ class Clock:
         self.seconds, self._tell, self._step, self._since = {}, tell, "", time.monotonic()
 
     def reached(self, step: str) -> None:
-        """The step before is done, this one begins ("": none does)."""
+        """The step before is done, this one begins ("": none does). Raises AssetError when it may have met with a full disk."""
+        from render.spec import DISK_FULL, AssetError
+
+        if is_full():
+            raise AssetError(DISK_FULL, "no room is left for what Blender makes")
         now = time.monotonic()
         if self._step:
             self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
         self._step, self._since = step, now
         if step:
             self._tell(step)
+
+
+def is_full() -> bool:
+    """Whether the disk with the results is so full that the last of them may be cut short, of which Blender says nothing."""
+    from render.spec import SPARE_BYTES
+
+    return shutil.disk_usage(os.environ["TMPDIR"]).free < SPARE_BYTES
 
 
 if __name__ == "__main__":

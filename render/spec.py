@@ -27,6 +27,11 @@ AXES = {
 }
 
 
+# With less room than this left on its disk, Blender answers with this reason: it says nothing of a picture that was cut short.
+SPARE_BYTES = 64 << 20
+DISK_FULL = "disk_full"
+
+
 class AssetError(Exception):
     """The asset cannot be used; `reason` as in pipeline.stage.ObjectError. Raised inside Blender, handed out as JSON."""
 
