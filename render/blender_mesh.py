@@ -6,6 +6,7 @@ attribute that Blender renders where a material names none.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from render.spec import AssetError
 
 # A texture is stored with at most this many pixels a side: finer detail than 10,000 points, or views of 224 pixels, can show.
 MAX_IMAGE_SIDE = 2048
+
+LONGEST_NAME = 63  # bytes of a name that Blender keeps
 
 MOST_FACES = 20_000_000  # as in pipeline.assets.limits; here they count as rendered, with what modifiers and instances make
 
@@ -31,7 +34,8 @@ class Collected:
 
     vertices (V, 3) float64, all of them used by a face; faces (F, 3) int32; material (F,) int32, index into `materials`, -1: none;
     uvs and colors: layer name -> (F, 3, 2) and (F, 3, 4) float32, linear RGBA, 0 where an object lacks the layer;
-    materials: {name, color, alpha, guessed}; images: what `texture` paints refer to by index.
+    materials: {name, color, alpha, guessed}; images: what `texture` paints refer to by index; not_understood: names of materials
+    that have something which no paint, or Blender itself, can stand for.
     """
 
     vertices: np.ndarray
@@ -41,6 +45,7 @@ class Collected:
     colors: dict[str, np.ndarray]
     materials: list[dict]
     images: list[Picture]
+    not_understood: set[str]
 
 
 # ---------------------------------------------------------------------------------------------------------------- surfaces
@@ -175,7 +180,9 @@ def _joined(placed: list[tuple[_Part, np.ndarray]], materials: Materials) -> Col
             colors[name][here] = values[:, order]
         vertices.append(_moved(part.vertices, matrix))
         first_face, first_vertex = here.stop, first_vertex + len(part.vertices)
-    return Collected(np.concatenate(vertices), faces, material, uvs, colors, materials.found, materials.images)
+    return Collected(
+        np.concatenate(vertices), faces, material, uvs, colors, materials.found, materials.images, materials.not_understood
+    )
 
 
 def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -206,6 +213,23 @@ def repair_missing_images() -> int:
                 white.generated_color = (1, 1, 1, 1)
             node.image = white
     return len(missing)
+
+
+def substituted_materials(collected: Collected, asset: Path) -> int:
+    """How many of the materials shown are not as the asset has them: not understood, or named by an OBJ and in no MTL (of which
+    Blender makes a grey one and says nothing).
+
+    `asset`: the copy that pipeline.assets.staging makes; it has all the materials of an OBJ in the file beside it.
+    """
+    if asset.suffix != ".obj":
+        return len(collected.not_understood)
+    mtl = asset.with_suffix(".mtl")
+    lines = mtl.read_text(encoding="utf-8").split("\n") if mtl.exists() else ()
+    known = {line.split(maxsplit=1)[1].strip() for line in lines if re.match(r"newmtl\s+\S", line)}
+    kept = {name.encode()[:LONGEST_NAME].decode(errors="ignore") for name in known}
+    # A material that shows vertex colours is ours: an OBJ has no way to ask for one.
+    named = {material["name"] for material in collected.materials if material["color"]["kind"] != "attribute"}
+    return len(collected.not_understood | (named - kept))
 
 
 def _pixels(used: Picture) -> np.ndarray:

@@ -50,6 +50,7 @@ class Materials:
 
     def __init__(self):
         self.found: list[dict] = []
+        self.not_understood: set[str] = set()
         self.layers: list[dict[str, set[str]]] = []
         self.images: list[Picture] = []
         self._indices: dict[str, int] = {}
@@ -64,6 +65,8 @@ class Materials:
             color, alpha = tree.surface(material.original)
             self._indices[name] = len(self.found)
             self.found.append({"name": name, "color": color, "alpha": alpha, "guessed": tree.guessed})
+            if tree.not_understood:
+                self.not_understood.add(name)
             paints = list(_all_paints([color, alpha]))
             self.layers.append({kind: {p["name"] for p in paints if p["kind"] == kind} for kind in ("uv", "attribute")})
         return self._indices[name]
@@ -89,14 +92,16 @@ class _Tree:
 
     images: list[Picture]
     guessed: list[str] = field(default_factory=list)
+    not_understood: bool = False  # the material, or a part of it
 
     def surface(self, material: bpy.types.Material) -> tuple[dict, dict]:
         """The paints of colour and alpha."""
         if not material.use_nodes:
+            self._give_up("no nodes: viewport colour")  # a shader of USD that Blender does not know
             return _constant(material.diffuse_color), WHITE
         output = material.node_tree.get_output_node("CYCLES")
         if output is None or not output.inputs["Surface"].is_linked:
-            self.guessed.append("no surface: viewport colour")
+            self._give_up("no surface: viewport colour")
             return _constant(material.diffuse_color), WHITE
         return self._shader(output.inputs["Surface"], ())
 
@@ -123,8 +128,12 @@ class _Tree:
             if alpha_a == BLACK or alpha_b == BLACK:
                 return (color_b, alpha_b) if alpha_a == BLACK else (color_a, alpha_a)
             return _math("add", color_a, color_b), _math("maximum", alpha_a, alpha_b)
-        self.guessed.append(f"{node.bl_label} node: white")
+        self._give_up(f"{node.bl_label} node: white")
         return WHITE, WHITE
+
+    def _give_up(self, guessed: str) -> None:
+        self.not_understood = True
+        self.guessed.append(guessed)
 
     def value(self, socket: bpy.types.NodeSocket, groups: tuple) -> dict:
         """The paint that arrives at an input socket, as a value of the socket's type."""
@@ -133,7 +142,7 @@ class _Tree:
             try:
                 return _converted(self._output(source, groups), source.type, socket.type)
             except _CannotFollow as node:
-                self.guessed.append(f"{node} at {end.name}")
+                self._give_up(f"{node} at {end.name}")
         return _converted(_constant(end.default_value), end.type, socket.type)
 
     def _output(self, source: bpy.types.NodeSocket, groups: tuple) -> dict:

@@ -89,8 +89,14 @@ def serve(request, tell):
             reached=clock.reached,
         )
     clock.reached("")
-    placed = tuple(np.ravel(from_asset).tolist())
-    return Answer(canonical_from_asset=placed, missing_textures=missing, thickest=thickest, device=device, seconds=clock.seconds)
+    return Answer(
+        canonical_from_asset=tuple(np.ravel(from_asset).tolist()),
+        missing_textures=missing,
+        substituted_materials=blender_mesh.substituted_materials(collected, Path(request.asset)),
+        thickest=thickest,
+        device=device,
+        seconds=clock.seconds,
+    )
 
 
 class Clock:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipeline.quality import measures
+from pipeline.quality import measures, view_variance
 from pipeline.stage import ObjectError, Row
 from render.cameras import Camera
 from render.spec import Answer
@@ -27,6 +27,7 @@ def view_rows(
     """
     if not any(picture[..., 3].any() for picture in pictures):
         raise ObjectError("invisible", f"nothing is seen in any of the {len(pictures)} views: {_why(answer.thickest, cameras)}")
+    variance = view_variance(pictures)
     return [
         {
             "object_id": object_id,
@@ -39,6 +40,7 @@ def view_rows(
             "kind": "rendered",
             "rig": rig,
             **measures(picture),
+            "view_variance": variance,
             "missing_textures": answer.missing_textures,
             "substituted_materials": answer.substituted_materials,
             "device": answer.device,

@@ -166,8 +166,9 @@ VIEWS = Table(
             column(
                 "view_variance",
                 pa.float32(),
-                "How much the object's views differ from one another: the variance over the views of each pixel, mean over the "
-                "picture; the same in all rows of an object. 0: they are all one picture.",
+                "How much the object's views differ from one another: variance over the views of each premultiplied RGBA value, "
+                "0..1, mean over the pixels that any view covers; the same in all rows of an object. 0: they are all one picture. "
+                "Null: a single view, or photos.",
                 optional=True,
             ),
             column("file", pa.string(), "Name of the photo the view was made of. Null: it was rendered.", optional=True),
@@ -175,7 +176,8 @@ VIEWS = Table(
             column(
                 "substituted_materials",
                 pa.int32(),
-                "Materials that the asset names and that something else stands for, because they are absent or not understood.",
+                "Materials that the asset names and that something else stands for, because they are absent or not understood. "
+                "Null: photos.",
                 optional=True,
             ),
             column("device", pa.string(), "What rendered the view: CPU, or the GPU backend and its name.", optional=True),
