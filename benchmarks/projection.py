@@ -103,7 +103,7 @@ def measure(subject: Subject, blender: Blender) -> Result:
         width=cameras[0].width,
         height=cameras[0].height,
         shading="albedo",
-        cycles=Cycles(samples=4, min_samples=1, denoise=False),
+        cycles=Cycles(samples=4, denoise=False),
     )
     request = Request(
         asset=subject.asset,

@@ -97,7 +97,7 @@ def _render(job: Job, blender: Blender, glb: Path, folder: Path) -> None:
         View(fx=c.fx, fy=c.fy, cx=c.cx, cy=c.cy, camera_to_world=tuple(c.camera_to_world.ravel().tolist()))
         for c in Rig(name="random", directions=directions).cameras(job.size, job.size)
     )
-    cycles = Cycles(samples=8, min_samples=8, denoise=False)
+    cycles = Cycles(samples=8, denoise=False)
     request = Request(
         asset=str(glb.resolve()),
         format="glb",

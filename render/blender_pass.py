@@ -10,6 +10,7 @@ from pipeline.stage import Made, ObjectError, Row, Task, rng_for, settings_of
 from render.blender import LOST, Blender, BlenderSettings
 from render.cameras import Camera, rig_named
 from render.gates import Gates, judge
+from render.outlines import with_clean_outlines
 from render.spec import AXES, Answer, Cycles, Pictures, Request, View
 from render.views import read_pictures, view_rows
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
@@ -59,6 +60,7 @@ class RenderViews(AssetStage):
     samples: int = Cycles.samples  # per pixel, at most
     noise_threshold: float = Cycles.noise_threshold  # a pixel this quiet gets no more samples
     denoise: bool = Cycles.denoise
+    outline_rays: int = 32  # per pixel of an outline, to find its alpha (render/outlines.py); 0: alpha as it was rendered
     gates: Gates = Gates()
 
     def __post_init__(self):
@@ -73,11 +75,14 @@ class RenderViews(AssetStage):
         return Pictures(views=views, width=self.width, height=self.height, cycles=cycles)
 
     def asks(self, object_id: str) -> dict[str, Any]:
-        return {"pictures": self.pictures(object_id)}
+        return {"pictures": self.pictures(object_id)} | ({"mesh": True} if self.outline_rays else {})
 
     def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
         cameras = self.cameras(object_id)
-        rows = view_rows(object_id, read_pictures(folder, len(cameras)), cameras, rig=self.rig, answer=answer)
+        pictures = read_pictures(folder, len(cameras))
+        if self.outline_rays:
+            pictures = with_clean_outlines(pictures, cameras, load(folder / "mesh"), self.outline_rays)
+        rows = view_rows(object_id, pictures, cameras, rig=self.rig, answer=answer)
         judge(rows, self.gates)
         return rows
 
