@@ -172,12 +172,13 @@ class Blender:
             try:
                 return *self._once(request), attempts
             except _Lost as lost:
-                full = _free_bytes(self._folder.name) < SPARE_BYTES
-                self._kill(lost.reason)
-                if full:  # who writes into memory that a full disk should hold is killed as if it had crashed
+                if _free_bytes(self._folder.name) < SPARE_BYTES:  # that kills whoever writes into a mapped file
                     raise _DiskFull from None
+                self._kill(lost.reason)
                 if attempts >= LOST[lost.reason]:
                     raise ObjectError(lost.reason, lost.message, log_tail=self._log_tail(), attempts=attempts) from None
+            except _DiskFull:
+                raise
             except BaseException:
                 self._kill()  # its answer, should it still come, would be taken for the next one's
                 raise
@@ -208,13 +209,13 @@ class Blender:
         return answer, folder
 
     def _start(self) -> None:
-        """Starts Blender; one that ends before it is up is started again. Raises RuntimeError when it does not come up."""
+        """Starts Blender; one that is lost before it is up is started again. Raises RuntimeError when it does not come up."""
         for tries in range(1, START_TRIES + 1):
             try:
                 return self._start_once()
             except (OSError, _Lost) as error:
                 self._kill()
-                if tries == START_TRIES or not isinstance(error, _Lost) or error.reason != "blender_crashed":
+                if tries == START_TRIES or not isinstance(error, _Lost):
                     blender = self.settings.executable or "the bpy package"
                     confined = "confined (confine = true in [blender])" if self.settings.confine else "unconfined"
                     raise RuntimeError(f"Blender ({blender}), {confined}, does not start: {error}\n{self._log_tail()}") from None
@@ -319,7 +320,7 @@ class Blender:
     def _end(self) -> str:
         """How the process ended, in words."""
         try:
-            code = self._process.wait(timeout=5)
+            code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             return "it closed its output"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
