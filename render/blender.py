@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ import psutil
 
 from pipeline.assets.staging import staged
 from pipeline.stage import NoRoom, ObjectError
-from render import confine
+from render import confine, devices
 from render.spec import DISK_FULL, SPARE_BYTES, Answer, Request
 
 WORKER = Path(__file__).with_name("blender_worker.py")
@@ -40,6 +41,9 @@ MEMORY_DISK = Path("/dev/shm")
 FOLDER_PREFIX = "tricorpus-blender-"
 
 START_SECONDS = 120  # within which Blender must be up; it takes 1 to 3 on an idle machine
+# Within which a GPU must have rendered a triangle. Where the driver has no kernels of Cycles yet it compiles them: more than 5
+# minutes were seen for OptiX on an L4 and on a Blackwell card, and 10 for CUDA on a card newer than Blender.
+KERNEL_SECONDS = 1200
 WATCH_SECONDS = 0.2  # how often its memory is looked at
 STILL = 0.01  # of one core: a process that computes less than this, and ends no step, stands still
 KILL_SECONDS = 30  # within which a killed process is gone
@@ -56,7 +60,12 @@ class BlenderSettings:
     """How Blender's process is run; nothing here changes what it makes."""
 
     executable: str | None = None  # a Blender to run instead of the bpy package
-    threads: int = 2  # rendering threads of one Blender
+    # auto: a GPU where there is one that renders, else the CPU; cpu; or a backend of Cycles (optix, cuda, hip, oneapi), and then
+    # nothing else. A GPU's pictures differ from the CPU's by a little noise: VIEWS.device says what made each.
+    device: str = "auto"
+    # Ray workers that share one GPU. Much of an object's time goes into its import, on the CPU; each takes 1 to 2 GB on the GPU.
+    workers_per_gpu: int = 4
+    threads: int | None = None  # of one Blender; left out: as many as there are cores, but one where Ray shares them out
     timeout_s: float = 300.0  # wall clock for one object; raise it for rigs of many views, large pictures, many samples
     # So long without the end of a step or a view, and without computing, Blender hangs. One that computes is given until timeout_s:
     # the import or a view of a heavy asset, and a GPU's kernels, may take minutes and say nothing.
@@ -66,10 +75,30 @@ class BlenderSettings:
     recycle_after: int = 200  # objects after which Blender is started anew: its memory grows
     confine: bool = True  # whether Blender is kept from the rest of the machine; off only to find out whether that is in the way
 
+    def __post_init__(self):
+        if self.device not in devices.DEVICES:
+            raise ValueError(f"device = {self.device!r}: must be one of {', '.join(devices.DEVICES)}")
+        if self.workers_per_gpu < 1:
+            raise ValueError(f"workers_per_gpu = {self.workers_per_gpu}: must be 1 or more")
+
+    @property
+    def gpus(self) -> float:
+        """The part of a GPU that one worker takes of a cluster."""
+        return 0 if self.device == "cpu" else 1 / self.workers_per_gpu
+
+    def on_cluster(self, gpus: float) -> "BlenderSettings":
+        """The same for the workers of a cluster with so many GPUs, of whose CPUs each takes `threads`. Raises DeviceError."""
+        if not gpus and self.device not in ("auto", "cpu"):
+            raise devices.DeviceError(
+                f'[blender] device = "{self.device}", but Ray knows of no GPU in this cluster: start its nodes with '
+                '`ray start --num-gpus N`, or set device = "cpu"'
+            )
+        return replace(self, device=self.device if gpus else "cpu", threads=self.threads or 1)
+
 
 # How Blender's process can be lost with an object in hand, and how often an object is tried before it fails with that reason. A
 # crash may be a kill that meant somebody else, so that it takes three.
-LOST = {"timeout": 2, "stalled": 2, "out_of_memory": 2, "blender_garbage": 2, "blender_crashed": 3}
+LOST = {"timeout": 2, "stalled": 2, "out_of_memory": 2, "blender_garbage": 2, "gpu_failed": 2, "blender_crashed": 3}
 
 
 class _Lost(Exception):
@@ -95,6 +124,7 @@ class Blender:
     def __init__(self, settings: BlenderSettings = BlenderSettings()):  # noqa: B008  (frozen)
         self.settings = settings
         self.ends: Counter[str] = Counter()
+        self._devices = devices.candidates(settings.device, devices.gpu_nodes())  # one alone, once Blender is up
         self._process: subprocess.Popen | None = None
         self._log = b""
         self._settle(_results_root())
@@ -190,23 +220,57 @@ class Blender:
             self._start()
         self._take_log()
         self._log = b""
-        folder = Path(self._folder.name, "results")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        request = replace(request, folder=str(folder), threads=self.settings.threads)
-        watch = _Watch(self._process.pid, self._folder.name, self.settings)
-        self._send(request.to_json().encode() + b"\n", watch)
-        while isinstance(answer := _understood(self._line(watch)), str):
-            watch.reached(answer)
-        self._take_log()
-        if answer.reason == DISK_FULL:
-            raise _DiskFull
+        [device] = self._devices
+        answer, folder = self._ask(request, device, self.settings)
+        if answer.reason == "render_failed" and device != "cpu":
+            raise _Lost("gpu_failed", answer.message)  # is it the object's fault, or the GPU's? The next process finds out
         self._served += 1
         if self._served >= self.settings.recycle_after:
             self._kill("recycle_after")
         elif _taken(self._process.pid)[0] > self.settings.recycle_mb:
             self._kill("recycle_mb")
         return answer, folder
+
+    def _ask(self, request: Request, device: str, may: BlenderSettings) -> tuple[Answer, Path]:
+        """What Blender, which may take as much as `may` says, makes of a request on a device; and the folder with the files."""
+        folder = Path(self._folder.name, "results")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        threads = self.settings.threads or len(os.sched_getaffinity(0))
+        request = replace(request, folder=str(folder), device=device, threads=threads)
+        watch = _Watch(self._process.pid, self._folder.name, may)
+        self._send(request.to_json().encode() + b"\n", watch)
+        while isinstance(answer := _understood(self._line(watch)), str):
+            watch.reached(answer)
+        self._take_log()
+        if answer.reason == DISK_FULL:
+            raise _DiskFull
+        return answer, folder
+
+    def _settle_device(self) -> None:
+        """Has Blender render a triangle on each GPU that may do, until one does: its kernels are loaded then, in nobody's time.
+        Raises DeviceError when none does and there is no CPU to fall back on."""
+        failed = {}
+        patient = replace(self.settings, timeout_s=KERNEL_SECONDS, stall_s=KERNEL_SECONDS)
+        for device in self._devices:
+            if device != "cpu":
+                try:
+                    with devices.one_at_a_time(devices.kernel_cache()):
+                        answer, _ = self._ask(devices.triangle(Path(self._folder.name)), device, patient)
+                except _Lost as lost:
+                    raise _Lost(lost.reason, f"{lost.message}, on its first picture by {device} ([blender] device)") from None
+                if answer.bug:
+                    raise RuntimeError(
+                        f"choosing {device} brought out a fault on Blender's side, to be mended there:\n{answer.bug}"
+                    )
+                if answer.reason:
+                    failed[device] = answer.message
+                    if answer.reason != "no_device":
+                        warnings.warn(f"{device} is here and does not render: {answer.message}", stacklevel=1)
+                    continue
+            self._devices = (device,)
+            return
+        raise devices.no_device(self.settings.device, failed)
 
     def _start(self) -> None:
         """Starts Blender; one that is lost before it is up is started again. Raises RuntimeError when it does not come up."""
@@ -238,6 +302,7 @@ class Blender:
         watch = _Watch(self._process.pid, self._folder.name, starting)
         while not self._line(watch).startswith(b"{"):
             pass  # a Blender executable greets before it runs our program
+        self._settle_device()
 
     def _command(self) -> list[str]:
         """What runs the worker, confined: of all files of the user's it reads only what lies in this one's own folder."""
@@ -257,16 +322,21 @@ class Blender:
             [*program, str(WORKER)],
             readable=[sys.prefix, sys.base_prefix, *packages, str(home), str(WORKER.parent), *filter(os.path.isabs, libraries)],
             listable=[str(WORKER.parent.parent)],  # Python looks there for the package `render`
-            writable=[self._folder.name],
+            writable=[self._folder.name, *([str(devices.kernel_cache())] if self._has_gpu else [])],
             file_bytes=FILE_BYTES,
             confine=self.settings.confine,
         )
 
     def _environment(self) -> dict[str, str]:
         """Blender has its own threads, numpy inside it needs none; no settings or add-ons of the user's; no litter elsewhere."""
-        places = ("BLENDER_USER_RESOURCES", "XDG_CACHE_HOME", "CUDA_CACHE_PATH", "OPTIX_CACHE_PATH")
-        kept = dict.fromkeys(places, self._folder.name)  # the next process takes over a GPU's kernels
-        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(self._temporary)} | kept
+        own = dict.fromkeys(("BLENDER_USER_RESOURCES", *devices.CACHES), self._folder.name)
+        if self._has_gpu:
+            own |= dict.fromkeys(devices.CACHES, str(devices.kernel_cache())) | devices.environment(os.environ)
+        return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(self._temporary)} | own
+
+    @property
+    def _has_gpu(self) -> bool:
+        return self._devices != ("cpu",)
 
     def _send(self, line: bytes, watch: "_Watch") -> None:
         """Writes to Blender. Raises _Lost, as `_line`: a pipe takes 64 kB, and one that sleeps reads none."""
