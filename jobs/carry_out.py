@@ -17,8 +17,11 @@ from jobs.progress import duration, progress
 from jobs.refusal import Refusal
 from pipeline.on_ray import OnRay, cluster, gpus
 from pipeline.run import Summary, Where, here, run
-from pipeline.stage import Pass, Row, Single, Stage
+from pipeline.stage import NoRoom, Pass, Row, Single, Stage
 from pipeline.store import Corpus
+from render.blender import BlenderSettings
+from render.blender_pass import BlenderPass
+from render.devices import DeviceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Running:
 
     # Folder or URI of the corpus.
     root: Root
-    # Ray workers for everything but embedding, each with its own Blender. 0: in this process, without Ray.
+    # Ray workers for everything but embedding, each with its own Blender, and with its share of a GPU where the cluster has any.
+    # 0: in this process, without Ray, with all cores and the first GPU.
     workers: int = 0
     # Ray workers for embedding, each with its own model. Default: one per GPU of the cluster, or one.
     embed_workers: int | None = None
@@ -124,7 +128,12 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
                 def watch(total: int, counts: dict[str, int], bar=bar) -> None:
                     bar.update(done=counts["done"], failed=counts["failed"], total=total)
 
-                made = run(running.corpus, work, where=where, workers=workers, records=step.records, whole=step.whole, watch=watch)
+                try:
+                    made = run(
+                        running.corpus, work, where=where, workers=workers, records=step.records, whole=step.whole, watch=watch
+                    )
+                except (DeviceError, NoRoom) as error:
+                    raise Refusal(str(getattr(error, "cause", error)), exit_code=1) from error  # Ray's carry the whole story
             summaries += made
             for summary in made:
                 say(running, summary_line(summary))
@@ -192,7 +201,8 @@ def _cluster(running: Running) -> Iterator[None]:
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(cluster(running.address, max(running.workers, running.embed_workers or 0)))
+            threads = running.setting("blender", BlenderSettings).threads or 1
+            stack.enter_context(cluster(running.address, max(running.workers * threads, running.embed_workers or 0)))
         except ConnectionError as error:
             raise Refusal(f"no Ray cluster answers at {running.address}: {error}", exit_code=1) from error
         yield
@@ -204,7 +214,14 @@ def _where(running: Running, step: Step) -> tuple[Pass, int, Where]:
         return step.work, 1, here
     if not step.embeds:
         workers = running.workers or 1
-        return step.work, workers, OnRay(workers=workers)
+        if not isinstance(step.work, BlenderPass):
+            return step.work, workers, OnRay(workers=workers)
+        try:
+            blender = step.work.blender.on_cluster(gpus())
+        except DeviceError as error:
+            raise Refusal(str(error), exit_code=1) from error
+        where = OnRay(workers=workers, cpus=blender.threads, gpus=blender.gpus)
+        return dataclasses.replace(step.work, blender=blender), workers, where
     cards = int(gpus())
     workers = running.embed_workers or max(1, cards)
     # Ray shows a worker only the GPU it was given, and gives one only when that is asked for.

@@ -28,9 +28,9 @@ DEATHS = 3  # of its worker, after which an object fails
 
 
 @contextmanager
-def cluster(address: str | None, workers: int = 0) -> Iterator[None]:
+def cluster(address: str | None, cpus: int = 0) -> Iterator[None]:
     """Connect to a cluster (`ray://host:10001`, or "auto"), or start one on this machine for as long as the context lasts, with
-    room for so many `workers`, be there as many cores or not.
+    so many `cpus` to share out among its workers, be there as many cores or not.
 
     On a cluster the project's code travels as the working directory of the job; its nodes need the environment of README.md.
     """
@@ -39,7 +39,7 @@ def cluster(address: str | None, workers: int = 0) -> Iterator[None]:
     if local:
         paths = os.pathsep.join([str(PACKAGES), os.environ.get("PYTHONPATH", "")])
         settings = {"address": "local", "runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "include_dashboard": False}
-        settings["num_cpus"] = max(os.cpu_count() or 1, workers)
+        settings["num_cpus"] = max(os.cpu_count() or 1, cpus)
     else:
         settings = {"address": address, "runtime_env": {"working_dir": str(PACKAGES), "excludes": EXCLUDED}}
     with warnings.catch_warnings():
@@ -63,13 +63,16 @@ class OnRay:
 
     When an actor dies (killed, out of memory, its node lost) another takes its place, and the objects it held are suspects: each
     is done again alone on a worker, so that no other object dies with it. One whose worker dies three times fails: `worker_died`.
+
+    `cpus`, `gpus`: what each worker takes of the cluster; None: what the stages say.
     """
 
     workers: int
+    cpus: float | None = None
+    gpus: float | None = None
 
     def __call__(self, corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
-        cpus, gpus = (max(getattr(stage, kind) for stage in work_pass.stages) for kind in ("cpus", "gpus"))
-        kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(Worker)
+        kind = ray.remote(num_cpus=self._share(work_pass, "cpus"), num_gpus=self._share(work_pass, "gpus"))(Worker)
         seats = [_Seat(lambda: kind.remote(corpus, work_pass)) for _ in range(self.workers)]
         left, suspects, deaths = iter(batches), deque(), Counter()
         upcoming = next(left, None)
@@ -111,6 +114,10 @@ class OnRay:
                 ray.get([seat.actor.close.remote() for seat in seats if not seat.starting], timeout=10)
             for seat in seats:
                 ray.kill(seat.actor)
+
+    def _share(self, work_pass: Pass, kind: str) -> float:
+        own = getattr(self, kind)
+        return max(getattr(stage, kind) for stage in work_pass.stages) if own is None else own
 
 
 class _Seat:

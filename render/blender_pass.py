@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pipeline.mesh import load
 from pipeline.points import sample_points
 from pipeline.stage import Made, ObjectError, Row, Task, rng_for, settings_of
 from render.blender import LOST, Blender, BlenderSettings
 from render.cameras import Camera, rig_named
+from render.eevee import gpu_of_eevee
 from render.gates import Gates, judge
 from render.outlines import with_clean_outlines
 from render.spec import AXES, Answer, Cycles, Pictures, Request, View
 from render.views import read_pictures, view_rows
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
+
+ENGINES = ("cycles", "eevee")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class RenderViews(AssetStage):
     seed: int = 0  # mixed with the object's id, for rigs that leave things to chance
     width: int = 224  # pixels
     height: int = 224
+    engine: Literal["cycles", "eevee"] = "cycles"  # eevee: less true, and on a GPU alone; of Cycles' settings, `samples` counts
     samples: int = Cycles.samples  # per pixel, at most
     noise_threshold: float = Cycles.noise_threshold  # a pixel this quiet gets no more samples
     denoise: bool = Cycles.denoise
@@ -65,6 +69,8 @@ class RenderViews(AssetStage):
 
     def __post_init__(self):
         rig_named(self.rig)
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine = {self.engine!r}: must be one of {', '.join(ENGINES)}")
 
     def cameras(self, object_id: str) -> list[Camera]:
         return rig_named(self.rig).cameras(self.width, self.height, rng_for(object_id, seed=self.seed, purpose=self.rig))
@@ -72,7 +78,7 @@ class RenderViews(AssetStage):
     def pictures(self, object_id: str) -> Pictures:
         cycles = Cycles(samples=self.samples, noise_threshold=self.noise_threshold, denoise=self.denoise)
         views = tuple(map(seen_from, self.cameras(object_id)))
-        return Pictures(views=views, width=self.width, height=self.height, cycles=cycles)
+        return Pictures(views=views, width=self.width, height=self.height, engine=self.engine, cycles=cycles)
 
     def asks(self, object_id: str) -> dict[str, Any]:
         return {"pictures": self.pictures(object_id)} | ({"mesh": True} if self.outline_rays else {})
@@ -118,7 +124,11 @@ class BlenderPass:
     blender: BlenderSettings = BlenderSettings()
 
     def start(self) -> "BlenderWork":
-        return BlenderWork(self)
+        """Raises DeviceError when a stage asks for EEVEE, and the worker's machine has no GPU for it."""
+        if not any(isinstance(stage, RenderViews) and stage.engine == "eevee" for stage in self.stages):
+            return BlenderWork(self)
+        gpu_of_eevee(self.blender)
+        return BlenderWork(replace(self, blender=replace(self.blender, device="cpu")))  # Cycles has nothing to do
 
 
 class BlenderWork:

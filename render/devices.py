@@ -110,8 +110,6 @@ def no_device(device: str, failed: Mapping[str, str]) -> DeviceError:
     )
 
 
-def no_gpu_for_eevee(renderer: str) -> str | None:
-    """Why a `renderer`, as OpenGL calls it, will not do for EEVEE. None: it is a GPU."""
-    if any(name in renderer.lower() for name in SOFTWARE):
-        return f"OpenGL is computed by the CPU here ({renderer}), where EEVEE takes far longer than Cycles"
-    return None
+def is_software(renderer: str) -> bool:
+    """Whether what OpenGL calls itself means that the CPU computes it."""
+    return any(name in renderer.lower() for name in SOFTWARE)

@@ -107,7 +107,7 @@ def test_the_same_object_gives_the_same_rows_alone_or_with_others(work, good):
 
 
 def test_what_changes_pixels_is_a_setting_of_the_stage_and_how_blender_is_run_is_not():
-    settings = {"rig", "seed", "width", "height", "samples", "noise_threshold", "denoise", "outline_rays", "gates"}
+    settings = {"rig", "seed", "width", "height", "engine", "samples", "noise_threshold", "denoise", "outline_rays", "gates"}
     assert set(RenderViews().settings()) == settings
     assert SamplePoints().settings() == {"seed": 0}
     assert BOTH.stages == (VIEWS_STAGE, SamplePoints())
