@@ -33,7 +33,7 @@ def measures(rgba: UInt8[np.ndarray, "h w 4"], *, masked: bool = True) -> dict[s
 def view_variance(pictures: Sequence[UInt8[np.ndarray, "h w 4"]]) -> float | None:
     """How much the views of an object differ, as in schemas.tables.VIEWS; None for a single view, and where nothing is seen."""
     views = np.stack(pictures)
-    seen = views[:, views[..., 3].any(axis=0)] / 255
+    seen = views[:, views[..., 3].any(axis=0)] / np.float32(255)
     if len(pictures) < 2 or not seen.size:
         return None
     seen[..., :3] *= seen[..., 3:]
