@@ -11,6 +11,7 @@ import sys
 import tyro
 
 from jobs.refusal import Refusal
+from pipeline.stage import NoRoom
 from pipeline.store import CorpusError
 
 JOBS = {
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         return module.main(job)
     except Refusal as refusal:
         return _refused(refusal.exit_code, str(refusal), getattr(job, "json", False))
-    except CorpusError as error:
+    except (CorpusError, NoRoom) as error:
         return _refused(1, str(error), getattr(job, "json", False))
     except KeyboardInterrupt:
         print("stopped; what was made is kept, and the same command goes on from here", file=sys.stderr)

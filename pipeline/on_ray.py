@@ -17,7 +17,7 @@ from ray.actor import ActorHandle  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError  # noqa: E402
 
 from pipeline.run import Batch, Done, Worker  # noqa: E402
-from pipeline.stage import Pass  # noqa: E402
+from pipeline.stage import NoRoom, Pass  # noqa: E402
 from pipeline.store import Corpus  # noqa: E402
 
 # What Ray workers import; on a cluster it travels with the job.
@@ -95,7 +95,9 @@ class OnRay:
                 seat = flying[ref]
                 try:
                     done = ray.get(ref)
-                except RayTaskError as error:  # raised by our own code: a bug, which stops the run
+                except RayTaskError as error:  # raised by our own code: a bug or a full disk, which stops the run
+                    if isinstance(error.cause, NoRoom):
+                        raise NoRoom(str(error.cause)) from None  # the sentence alone
                     raise error.as_instanceof_cause() from None
                 except RayError as error:
                     held = [one for batch in seat.flying.values() for one in batch.singly()]

@@ -5,9 +5,11 @@ older ones by deleting first and appending after: a crash between the two leaves
 never twice.
 """
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
-from pipeline.stage import Row
+from pipeline.stage import NoRoom, Row
 from schemas.check import repeated_key
 from schemas.tables import FAILURES, Table
 
@@ -171,7 +173,8 @@ class Corpus:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only one who commits. A killed holder frees it. Object stores have no lock: there, start one build at a time."""
+        """Be the only one who commits. A killed holder frees it. Object stores have no lock: there, start one build at a time.
+        Raises NoRoom when a disk is full meanwhile, be it for a worker or for the one who commits."""
         if "://" in self.root:
             yield
             return
@@ -188,7 +191,21 @@ class Corpus:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
+            with self._room():
+                yield
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
             yield
+        except OSError as error:  # Lance's has its number in the text alone
+            if not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+                raise
+            free = shutil.disk_usage(self.root).free >> 20
+            raise NoRoom(
+                f"a disk is full; that of {self.root} has {free:,} MB left. What was committed is kept: make room, or move the "
+                f"corpus to a larger disk, and run the same command again. ({str(error).splitlines()[-1]})"
+            ) from error
 
 
 def quote(text: str) -> str:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +17,19 @@ import psutil
 import pytest
 import trimesh
 
-from pipeline.stage import NoRoom, ObjectError, Task
+from pipeline import run as run_module
+from pipeline.on_ray import OnRay, cluster
+from pipeline.run import here, run
+from pipeline.stage import NoRoom, ObjectError, Single, Task
+from pipeline.store import Corpus
 from render import blender as blender_module
 from render.blender import LOG_BYTES, LOG_LINES, LOST, Blender, BlenderSettings
 from render.blender_pass import BlenderPass, RenderViews, SamplePoints
 from render.spec import SPARE_BYTES, Request
 from render.views import read_pictures
+from schemas.check import to_table
+from schemas.tables import OBJECTS
+from shout import Shout, object_row
 
 # ------------------------------------------------------------------------------------------------------------ a stand-in
 
@@ -243,6 +250,32 @@ def test_when_no_disk_has_room_the_run_stops_with_a_sentence_and_no_object_is_bl
     with pytest.raises(NoRoom, match=rf"the disk of {nearly_full} is full \(6\d MB left\).* set TMPDIR"), Blender() as blender:
         blender.do(Request(asset=str(ball), format="glb", pictures=RENDER.pictures("made/1")))
     assert [file.name for file in nearly_full.iterdir()] == ["others"]
+
+
+@pytest.mark.parametrize("where", [here, pytest.param(OnRay(workers=1), marks=pytest.mark.slow)], ids=["here", "on Ray"])
+def test_a_full_disk_of_the_corpus_stops_the_run_and_the_next_one_goes_on_with_nothing_lost_or_doubled(
+    tmp_path, where, monkeypatch
+):
+    """Objects that take 2 MB of a disk, where there is 1 MB; commits after each batch, so that one is cut short as well."""
+    monkeypatch.setattr(run_module, "COMMIT_SECONDS", 0)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import `shout`
+    names = [f"{number:05d}" * 1000 for number in range(400)]
+    with small_disk(tmp_path / "small", 5) as disk, cluster(None) if where is not here else nullcontext():
+        corpus = Corpus(str(disk / "corpus"))
+        corpus.create(OBJECTS)
+        rows = [object_row(number, name=name) for number, name in enumerate(names)]
+        corpus.append(OBJECTS, corpus.write(OBJECTS, to_table(OBJECTS, rows)))
+        stage = Single(Shout())
+        sentence = rf"that of {corpus.root} has 0 MB left. What was committed is kept"
+        with pytest.raises(NoRoom, match=sentence), corpus.lock():
+            run(corpus, stage, where=where)
+        shouted = corpus.need("captions").to_table()
+        assert 0 < len(shouted) < len(names)
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        with corpus.lock():
+            [summary] = run(corpus, stage, where=where)
+        assert (summary.done, summary.skipped) == (len(names) - len(shouted), len(shouted))
+        assert sorted(corpus.need("captions").to_table()["object_id"].to_pylist()) == sorted(row["object_id"] for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ Blender itself
