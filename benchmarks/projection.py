@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from pipeline.mesh import Mesh, load
+from pipeline.mesh import load
 from pipeline.points import sample_points
 from pipeline.stage import ObjectError, rng_for
 from pipeline.visibility import visible
@@ -121,7 +121,8 @@ def measure(subject: Subject, blender: Blender) -> Result:
     masks = [mask for _, mask in subject.views] if subject.views else [picture[..., 3] for picture in rendered]
 
     landed = np.stack([_landed(camera, mask, xyz) for camera, mask in zip(cameras, masks, strict=True)])
-    seen = [_seen(mesh, camera, picture, xyz) for camera, picture in zip(cameras, rendered, strict=True)]
+    in_sight = visible(mesh, xyz, np.stack([camera.position for camera in cameras]))
+    seen = [_seen(camera, picture, xyz, sight) for camera, picture, sight in zip(cameras, rendered, in_sight, strict=True)]
     errors = [np.zeros(0)]
     if rgb is not None:
         for camera, picture, sight in zip(cameras, rendered, seen, strict=True):
@@ -147,10 +148,9 @@ def _landed(camera: Camera, mask: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     return binary_dilation(mask > 0, np.ones((3, 3)))[_pixels(camera, xyz)]
 
 
-def _seen(mesh: Mesh, camera: Camera, picture: np.ndarray, xyz: np.ndarray) -> np.ndarray:
+def _seen(camera: Camera, picture: np.ndarray, xyz: np.ndarray, in_sight: np.ndarray) -> np.ndarray:
     """The points whose own pixel shows them, and nothing else: in sight, on a pixel that the object covers."""
-    size, intrinsics = (camera.width, camera.height), (camera.fx, camera.fy, camera.cx, camera.cy)
-    return visible(mesh, camera.camera_to_world, intrinsics, size, xyz) & (picture[(*_pixels(camera, xyz), 3)] >= 250)
+    return in_sight & (picture[(*_pixels(camera, xyz), 3)] >= 250)
 
 
 def _side_by_side(picture, camera, xyz, rgb, seen, landed) -> Image.Image:

@@ -7,7 +7,6 @@ import trimesh
 from pipeline.mesh import Material, Mesh
 from pipeline.points import FARTHEST_FIRST, farthest_first, paint, sample_points, srgb_from_linear
 from pipeline.stage import ObjectError
-from pipeline.visibility import visible
 
 WHITE = {"kind": "constant", "value": [1.0, 1.0, 1.0, 1.0]}
 UV = {"kind": "uv", "name": ""}
@@ -278,24 +277,3 @@ def test_wild_texture_coordinates_are_read_without_harm():
 
 def test_srgb_holds_its_published_values():
     np.testing.assert_array_equal(srgb_from_linear(np.array([0, 0.0031308, 0.18, 0.5, 1, 7, -1])), [0, 10, 118, 188, 255, 255, 0])
-
-
-# -------------------------------------------------------------------------------------------------------------- visibility
-
-
-def test_a_camera_sees_the_near_half_of_a_ball():
-    ball = trimesh.creation.icosphere(subdivisions=5)
-    camera = np.eye(4)
-    camera[:3, :3], camera[:3, 3] = np.diag((1, -1, -1)), (0, 0, 3)  # looks along -z
-    points = ball.vertices
-    seen = visible(mesh_of(ball), camera, (100.0, 100.0, 50.0, 50.0), (100, 100), points)
-    np.testing.assert_array_equal(
-        seen[np.abs(points[:, 2] - 1 / 3) > 0.02], (points[:, 2] > 1 / 3)[np.abs(points[:, 2] - 1 / 3) > 0.02]
-    )
-
-
-def test_a_point_outside_the_picture_or_behind_the_camera_is_not_seen():
-    points = np.array([(0.0, 0, 0), (0.45, 0, 0), (0, 0, 9)])
-    camera = np.eye(4)
-    camera[:3, :3], camera[:3, 3] = np.diag((1, -1, -1)), (0, 0, 1)
-    assert visible(square(), camera, (100.0, 100.0, 40.0, 40.0), (80, 80), points).tolist() == [True, False, False]
