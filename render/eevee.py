@@ -13,7 +13,7 @@ LOG_LINES = 5
 
 
 def gpu_of_eevee(settings: BlenderSettings) -> str:
-    """The GPU that EEVEE renders on, as OpenGL calls it: a triangle is rendered in a process of its own, run as the real one will be.
+    """The GPU that EEVEE renders on, as OpenGL calls it: it renders a triangle in a process of its own, run as the real one will.
 
     Raises DeviceError: there is no GPU; Blender crashes, hangs or says no; or OpenGL is computed by the CPU.
     """
