@@ -33,8 +33,9 @@ class Gates:
 
     # A dot: 25 of 224 x 224 pixels. The thinnest of 277 good objects cover 2 %, a needle 400 times as long as thick 0.15 %.
     min_coverage: float | None = _gate(0.0005, "alpha_coverage", "the object is a dot in the picture, or nearly transparent")
-    # Cut off: every rig has the whole object in frame, and the border empty but for the blur of a pixel (3e-4 at 80 pixels).
-    max_border: float | None = _gate(0.01, "border_coverage", "the pictures' edge cuts the object off")
+    # Cut off: every rig has the whole object in frame. In pictures of 48 pixels the blur of a ball's outline covers 0.01 of the
+    # border, in larger ones less; a box a fifth too large for the frame covers 0.04, one twice too large 0.8.
+    max_border: float | None = _gate(0.05, "border_coverage", "the pictures' edge cuts the object off")
     # All views are one picture, to within a fortieth of a grey level: a smooth ball of one colour, which looks alike from all
     # sides and is lit alike, still has 1e-6 from its triangles.
     min_view_variance: float | None = _gate(1e-8, "view_variance", "all views are one picture: the camera or the object is stuck")

@@ -54,7 +54,7 @@ def test_colour_spread_is_the_distance_of_the_objects_colours_from_their_mean():
     rgba = picture()
     rgba[5:15, 5:15] = (70, 80, 90, 255)
     rgba[0:4] = (255, 0, 0, 100)  # less than half covered: not the object
-    assert measures(rgba)["color_spread"] == 0
+    assert measures(rgba)["color_spread"] == pytest.approx(0, abs=1e-12)
     rgba[5:15, 10:15, :3] += np.array([30, 0, 40], np.uint8)  # halves 50 apart
     assert measures(rgba)["color_spread"] == pytest.approx(25 / 255)
 

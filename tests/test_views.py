@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.quality import view_variance
 from pipeline.stage import ObjectError
 from render.cameras import RIGS
 from render.spec import Answer
@@ -22,7 +23,13 @@ def noise(rng, alpha=None):
 
 
 def rows_of(pictures, **more):
-    return view_rows("s/1", pictures, CAMERAS, rig="openshape-12@1", answer=Answer(device="CPU", missing_textures=2, **more))
+    return view_rows(
+        "s/1",
+        pictures,
+        CAMERAS,
+        rig="openshape-12@1",
+        answer=Answer(device="CPU", missing_textures=2, substituted_materials=1, **more),
+    )
 
 
 def test_rows_fit_the_table_and_carry_each_views_own_camera(rng):
@@ -31,9 +38,14 @@ def test_rows_fit_the_table_and_carry_each_views_own_camera(rng):
     assert table["view"].to_pylist() == list(range(12))
     for row, camera in zip(table.to_pylist(), CAMERAS, strict=True):
         assert (row["width"], row["height"], row["kind"], row["rig"]) == (16, 12, "rendered", "openshape-12@1")
-        assert (row["missing_textures"], row["device"]) == (2, "CPU")
+        assert (row["missing_textures"], row["substituted_materials"], row["device"]) == (2, 1, "CPU")
         np.testing.assert_allclose(np.reshape(row["camera_to_world"], (4, 4)), camera.camera_to_world, atol=1e-6)
         np.testing.assert_allclose(row["intrinsics"], (camera.fx, camera.fy, 8, 6), rtol=1e-6)
+
+
+def test_every_row_of_an_object_tells_how_much_all_its_views_differ(rng):
+    pictures = [noise(rng) for _ in CAMERAS]
+    assert {row["view_variance"] for row in rows_of(pictures)} == {view_variance(pictures)}
 
 
 def test_a_picture_comes_back_from_its_encoding_to_the_bit(rng):
