@@ -18,12 +18,16 @@ import psutil
 import trimesh
 
 from jobs.system_libraries import DEBIAN_PACKAGES, install_command, missing
-from render import confine
+from pipeline.stage import ObjectError
+from render import confine, devices
+from render.blender import Blender, BlenderSettings
+from render.eevee import gpu_of_eevee
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 REINSTALL = "make env"
 TINY_TEACHER = "tricorpus-tiny:shapes-v1"  # as in pipeline.teacher, whose import takes seconds
 LIMIT = 120  # seconds for one child process; a cold file system is slow
+AMD_DRIVER = Path("/sys/module/amdgpu/version")  # of the driver that AMD gives out; the kernel's own has none
 TIGHT_DISK = 20 << 30
 TIGHT_SHARED_MEMORY = 1 << 30
 
@@ -53,6 +57,8 @@ class Job:
     """What this machine has, what is missing, and what to do about it."""
 
     json: bool = False  # the same facts as JSON
+    # A Blender to look at instead of the package bpy: what `executable` in [blender] of the settings names.
+    executable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Fact:
 
 def main(job: Job) -> int:
     """Print the facts; 0 when the pipeline can run on this machine, 1 when something it needs is missing."""
-    text, code = report(look(), as_json=job.json)
+    text, code = report(look(job.executable), as_json=job.json)
     print(text)
     return code
 
@@ -83,12 +89,12 @@ def report(facts: list[Fact], *, as_json: bool) -> tuple[str, int]:
     return text, 0 if can_run else 1
 
 
-def look() -> list[Fact]:
+def look(executable: str | None = None) -> list[Fact]:
     """All facts, in reading order. What could crash or take long is tried in child processes, a few at a time."""
     looks: list[Callable[[], list[Fact]]] = [
         _python,
         _system_libraries,
-        _blender,
+        lambda: _blender(executable),
         _torch,
         *(lambda package=package, module=module: [_package(package, module)] for package, module in _PACKAGES.items()),
         _ray,
@@ -127,28 +133,102 @@ def _system_libraries() -> list[Fact]:
     return [Fact("system libraries", MISSING, f"not found: {' '.join(lacking)}", f"as root: {install_command(lacking)}")]
 
 
-def _blender() -> list[Fact]:
+def _blender(executable: str | None) -> list[Fact]:
     ball = trimesh.creation.icosphere(subdivisions=2)
+    name, todo = (
+        (executable, f"give another --executable than {executable}") if executable else (f"bpy {_version('bpy')}", REINSTALL)
+    )
     with tempfile.TemporaryDirectory() as folder:
         draco_glb = Path(folder) / "draco.glb"
         draco_glb.write_bytes(ball.export(file_type="glb", extension_draco=True))
-        output, error = _child("-m", "render.blender_facts", str(draco_glb))
+        output, error = _run(_facts_command(executable, draco_glb))
     if output is None:
-        return [Fact("Blender", MISSING, f"bpy {_version('bpy')} does not start: {error}", REINSTALL)]
-    found = json.loads(output.splitlines()[-1])
+        return [Fact("Blender", MISSING, f"{name} does not start: {error}", todo)]
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:  # a Blender executable ends well also when its program does not
+        return [Fact("Blender", MISSING, f"{name} says nothing of itself: {' '.join(output.split())[-300:]}", todo)]
+    found = json.loads(lines[-1])
     whole = found["draco_triangles"] == len(ball.faces)
-    gpus = ", ".join(f"{gpu['name']} ({gpu['backend']})" for gpu in found["gpus"])
     return [
         Fact("Blender", OK, f"{found['version']}, in a process of its own"),
-        Fact("Cycles devices", OK if gpus else NOTE, gpus or f"CPU only; looked for {', '.join(found['backends'])}"),
+        *_rendering(found, executable, devices.gpu_nodes()),
         Fact(
             "Draco in Blender",
             OK if whole else MISSING,
             f"{found['draco_triangles']} of {len(ball.faces)} triangles decoded",
-            None if whole else f"compressed glTF files would fail: {REINSTALL}",
+            None if whole else f"compressed glTF files would fail: {todo}",
         ),
         _landlock(confine.version()),
     ]
+
+
+def _facts_command(executable: str | None, draco_glb: Path) -> list[str]:
+    if executable is None:
+        return [sys.executable, "-m", "render.blender_facts", str(draco_glb)]
+    program = Path(__file__).parents[1] / "render" / "blender_facts.py"
+    return [executable, "--background", "--factory-startup", "--python", str(program), "--", str(draco_glb)]
+
+
+def _rendering(found: dict, executable: str | None, nodes: list[str]) -> list[Fact]:
+    """What renders here, by what Blender says (`found`, of render.blender_facts) and, where GPUs have device files, does."""
+    if not nodes:
+        looked = f"no GPU: none of {', '.join(f'/dev/{node}' for node in devices.NODES)}"
+        return [
+            Fact("Cycles devices", NOTE, f"CPU only; {looked}"),
+            Fact("EEVEE", NOTE, 'refused: it needs a GPU; engine = "cycles" does not'),
+        ]
+    settings = BlenderSettings(executable=executable)
+    return [_driver(nodes), _cycles(found, settings), _eevee(settings)]
+
+
+def _driver(nodes: list[str]) -> Fact:
+    name, found = "GPU driver", f"unknown; device files: {' '.join(nodes)}"
+    if shutil.which("nvidia-smi"):
+        output, error = _run(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader"])
+        if output is None:
+            return Fact(name, NOTE, f"nvidia-smi: {error}", "mend the driver, or start the container with --gpus all")
+        found = "; ".join(output.strip().splitlines())
+    elif AMD_DRIVER.exists():
+        found = f"amdgpu {AMD_DRIVER.read_text().strip()}"
+    if any(node.startswith("/dev/nvidia") for node in nodes) and not Path("/dev/nvidia-uvm").exists():
+        return Fact(
+            name, NOTE, f"{found}; no /dev/nvidia-uvm", "as root, once after each start of the machine: nvidia-modprobe -u -c=0"
+        )
+    return Fact(name, OK, found)
+
+
+def _cycles(found: dict, settings: BlenderSettings) -> Fact:
+    """Which device renders: the one that Blender settles on, having rendered a triangle on it. This loads its kernels as well."""
+    name = "Cycles devices"
+    seen = ", ".join(f"{gpu['name']} ({gpu['backend']})" for gpu in found["gpus"]) or "none"
+    kernels = "; ".join(f"{backend} {' '.join(archs)}" for backend, archs in found["kernels"].items() if archs)
+    try:
+        with tempfile.TemporaryDirectory() as folder, Blender(settings) as blender:
+            answer, _ = blender.do(devices.triangle(Path(folder)))
+    except (RuntimeError, ObjectError, devices.DeviceError) as error:
+        return Fact(name, NOTE, f"seen: {seen}; {error}", 'with device = "cpu" in [blender], GPUs are left alone')
+    if answer.device == "CPU":
+        reasons = "; ".join(f"{device}: {why}" for device, why in blender.passed_over.items())
+        todo = (
+            "compare the driver with what Blender needs (https://docs.blender.org/manual/en/4.5/render/cycles/gpu_rendering.html)"
+        )
+        return Fact(
+            name, NOTE, f"CPU only; seen: {seen}; {reasons or 'none renders'}; this Blender has kernels for {kernels}", todo
+        )
+    backend = answer.device.partition(":")[0]
+    cards = sum(gpu["backend"] == backend for gpu in found["gpus"])
+    workers = cards * settings.workers_per_gpu
+    return Fact(
+        name, OK, f"{answer.device} renders; seen: {seen}; room for {workers} render workers, {settings.workers_per_gpu} to a GPU"
+    )
+
+
+def _eevee(settings: BlenderSettings) -> Fact:
+    try:
+        return Fact("EEVEE", OK, gpu_of_eevee(settings))
+    except devices.DeviceError as error:
+        why, _, todo = str(error).rpartition("\n")
+        return Fact("EEVEE", NOTE, f"refused: {why}", todo)
 
 
 def _landlock(version: int) -> Fact:
@@ -241,10 +321,16 @@ def _weights() -> list[Fact]:
 
 def _child(*arguments: str) -> tuple[str | None, str]:
     """Standard output of a Python process, or None and why it did not end well."""
+    return _run([sys.executable, *arguments])
+
+
+def _run(command: list[str]) -> tuple[str | None, str]:
     try:
-        ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=LIMIT)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return None, f"no answer within {LIMIT} s"
+    except OSError as error:
+        return None, f"{command[0]}: {error.strerror}"
     if ended.returncode < 0:
         return None, f"killed by signal {-ended.returncode}"
     if ended.returncode > 0:

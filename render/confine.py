@@ -32,11 +32,21 @@ SYSTEM = (
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/OpenCL",
+    "/etc/glvnd",
+    "/etc/nvidia",
     "/etc/ssl/openssl.cnf",
     "/etc/vulkan",
+    # The drivers of AMD and Intel, where they do not come with the distribution.
+    "/opt/rocm",
+    "/opt/amdgpu",
+    "/opt/intel",
 )
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/dri", "/dev/kfd")
-NVIDIA = "nvidia"  # how its devices' names begin
+# With GPUs: AMD's kfd, everybody's dri, and dxg below WSL. As their makers document them; no GPU was there to try it on. None needs
+# /dev/shm, where the results of other Blenders lie. Nobody who is confined can become root, so that NVIDIA's library cannot make
+# its device files or load its module (nvidia-modprobe): they must be there before.
+# https://docs.nvidia.com/datacenter/tesla/mig-user-guide/device-nodes-and-capabilities.html, https://rocm.docs.amd.com ("Docker")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/dri", "/dev/kfd", "/dev/dxg")
+NVIDIA = "nvidia"  # how its devices' names begin: nvidia0, nvidiactl, nvidia-uvm, nvidia-modeset, and the folder nvidia-caps (MIG)
 
 # <linux/landlock.h>, and the numbers of its system calls, which are the same on every architecture
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
