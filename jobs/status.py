@@ -2,17 +2,26 @@
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.arguments import Json, Root
-from pipeline.status import Completeness, StageStatus, completeness, status
+from jobs.refusal import Refusal
+from pipeline.status import Completeness, StageStatus, completeness, pictured_failures, status
 from pipeline.store import Corpus
+from render.gates import GATE
+from reports.contact_sheet import failure_sheet
+
+MOST_THUMBNAILS = 100  # on a sheet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     # Folder of the corpus.
     root: Root
+    # Picture file (.png) to make: the views that a gate did not let in, and why.
+    thumbnails: Path | None = None
     # Print one JSON object instead of text.
     json: Json = False
 
@@ -28,7 +37,23 @@ def main(job: Job) -> int:
         print(json.dumps({"root": corpus.root, "stages": stages} | dataclasses.asdict(whole)))
     else:
         print(page(job.root, stages, whole))
+    if job.thumbnails:
+        said = write_thumbnails(corpus, job.thumbnails)
+        print(said, file=sys.stderr if job.json else sys.stdout)
     return 0
+
+
+def write_thumbnails(corpus: Corpus, file: Path) -> str:
+    """Writes the sheet of failures with a picture, and says what is on it. Raises Refusal when the file cannot be written."""
+    failures, count = pictured_failures(corpus, MOST_THUMBNAILS)
+    if not failures:
+        return f"no failure has a picture of what was made: {file} is not written"
+    shown = f"{len(failures):,} of {count:,} failures with a picture" if len(failures) < count else f"{count:,} with a picture"
+    try:
+        failure_sheet(failures, caption=f"{corpus.root}: {shown}").save(file)
+    except (OSError, ValueError) as error:  # ValueError: a kind of picture that Pillow does not know
+        raise Refusal(f"--thumbnails {file}: {error}") from error
+    return f"{file}: {shown}"
 
 
 def source_lines(whole: Completeness) -> list[str]:
@@ -57,4 +82,6 @@ def page(root: str, stages: list[StageStatus], whole: Completeness) -> str:
     failing = next((stage for stage in stages if stage.reasons), None)
     if failing:
         lines += ["", f"try again: python -m jobs retry {root} --stage {failing.stage} --reason {next(iter(failing.reasons))}"]
+    if any(reason.startswith(GATE) for stage in stages for reason in stage.reasons):
+        lines.append(f"see what the gates did not let in: python -m jobs status {root} --thumbnails FILE.png")
     return "\n".join(lines)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.run import State, todo_of_table
-from pipeline.store import Corpus
+from pipeline.stage import Row
+from pipeline.store import Corpus, quote
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS
 
 
@@ -95,6 +96,26 @@ def completeness(corpus: Corpus) -> Completeness:
         for source in sorted(named)
     }
     return Completeness(len(everything), len(complete), lacking, sources)
+
+
+def pictured_failures(corpus: Corpus, most: int) -> tuple[list[Row], int]:
+    """Failures that keep a picture of what was made, by stage and reason, and how many there are. Of more than `most` as many of
+    each reason as go round, the first by object_id."""
+    failures = corpus.open(FAILURES.name)
+    if failures is None or "thumbnail" not in failures.schema.names:  # a corpus from before there were any
+        return [], 0
+    having = failures.to_table(columns=["stage", "reason", "object_id"], filter="thumbnail IS NOT NULL").to_pylist()
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(having, key=lambda row: tuple(row.values())):
+        reasons.setdefault((row["stage"], row["reason"]), []).append(row["object_id"])
+    turns = sorted((turn, *why, id) for why, ids in reasons.items() for turn, id in enumerate(ids))
+    chosen = sorted((stage, reason, id) for _, stage, reason, id in turns[:most])
+    rows = {}
+    for stage in {stage for stage, _, _ in chosen}:
+        ids = ", ".join(quote(id) for other, _, id in chosen if other == stage)
+        for row in failures.to_table(filter=f"stage = {quote(stage)} AND object_id IN ({ids})").to_pylist():
+            rows[stage, row["reason"], row["object_id"]] = row
+    return [rows[key] for key in chosen], len(having)
 
 
 def _of(source: str, counts: Counter[tuple[str, str]]) -> dict[str, int]:

@@ -10,6 +10,8 @@ from PIL import Image
 
 from pipeline.stage import ObjectError, Row
 
+GATE = "gate_"  # how the reasons of failures begin
+
 THUMBNAIL_VIEWS = 4
 THUMBNAIL_SIDE = 96  # pixels, of each view
 THUMBNAIL_BYTES = 8192
@@ -75,7 +77,7 @@ def judge(rows: Sequence[Row], gates: Gates) -> None:
             beyond = "below" if side == "min" else "above"
             found = f"{column} is {value:.3g}, mean of {len(measured)} views, {beyond} {gate.name} = {threshold:g}"
             change = f"to let it in, {'lower' if side == 'min' else 'raise'} that below [gates] in the settings"
-            raise ObjectError(f"gate_{limited}", f"{gate.metadata['says']}: {found}; {change}", thumbnail=thumbnail(rows))
+            raise ObjectError(GATE + limited, f"{gate.metadata['says']}: {found}; {change}", thumbnail=thumbnail(rows))
 
 
 def thumbnail(rows: Sequence[Row]) -> bytes:

@@ -1,8 +1,8 @@
-"""A picture of objects for people: their views, and their points through the same cameras, to be compared at a glance.
+"""Pictures of objects for people: of what is in a corpus, and of what was not let in.
 
-name  object_id
-first caption
-[view][points of that view] [view][points of that view] [view] [view] ...
+name  object_id                                                             [views]  reason  object_id
+first caption                                                                        what happened and what to do
+[view][points of that view] [view][points of that view] [view] ...
 """
 
 import io
@@ -22,6 +22,8 @@ CHECKER = (252, 243)  # the two greys behind what is transparent
 MARGIN, GAP, LINE = 28, 10, 24
 FINE = 3  # points are drawn so many times larger and scaled down: smooth edges
 LARGEST_POINT = 0.03  # radius of a drawn point, canonical frame
+STRIP = (384, 96)  # room for a failure's thumbnail, pixels
+BESIDE = 640  # width of what is said beside it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,28 @@ def contact_sheet(
         _draw_band(sheet, MARGIN + number * band, subject, views, pairs, tile)
     if caption:
         _write(ImageDraw.Draw(sheet), (MARGIN, sheet.height - MARGIN - LINE), caption, size=15, ink=GREY, room=width - 2 * MARGIN)
+    return sheet
+
+
+def failure_sheet(failures: Sequence[Row], *, caption: str = "") -> Image.Image:
+    """A sheet with a band per failure: rows of FAILURES that have a thumbnail, and why each was not let in.
+
+    caption  one line at the foot
+    """
+    width, band = 2 * MARGIN + STRIP[0] + 2 * GAP + BESIDE, STRIP[1] + MARGIN
+    sheet = Image.new("RGB", (width, MARGIN + band * len(failures) + (LINE + MARGIN if caption else 0)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, failure in enumerate(failures):
+        left, top = MARGIN, MARGIN + number * band
+        picture = Image.open(io.BytesIO(failure["thumbnail"])).convert("RGBA")
+        picture.thumbnail(STRIP)
+        _place(sheet, picture, left, top, *STRIP)
+        left += STRIP[0] + 2 * GAP
+        used = _write(draw, (left, top), f"{failure['stage']}: {failure['reason']}", size=17, ink=INK, room=BESIDE / 2)
+        _write(draw, (left + used + 14, top + 3), failure["object_id"], size=14, ink=GREY, room=BESIDE - used - 14)
+        _write_lines(draw, (left, top + LINE), failure["message"], lines=(STRIP[1] - LINE) // LINE, size=14, ink=INK, room=BESIDE)
+    if caption:
+        _write(draw, (MARGIN, sheet.height - MARGIN - LINE), caption, size=15, ink=GREY, room=width - 2 * MARGIN)
     return sheet
 
 
@@ -112,11 +136,11 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
     for number in shown:
         view = subject.views[number]
         picture = _fitted(_picture(view), tile)
-        _place(sheet, picture, left, top, tile)
+        _place(sheet, picture, left, top, tile, tile)
         _label(draw, left, top + tile, f"view {view['view']}", tile)
         left += tile + GAP
         if number in paired:
-            _place(sheet, Image.fromarray(picture_of_points(subject.points, view, tile)), left - GAP, top, tile)
+            _place(sheet, Image.fromarray(picture_of_points(subject.points, view, tile)), left - GAP, top, tile, tile)
             label = "points"
             if view.get("alpha_coverage", 1) is not None:  # else a photo without a mask, of which nobody knows where the object is
                 _outline(sheet, np.asarray(picture)[..., 3] > 127, left - GAP, top, tile)
@@ -127,11 +151,11 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
     draw.line([(MARGIN, top + tile + LINE + MARGIN // 2), (sheet.width - MARGIN, top + tile + LINE + MARGIN // 2)], fill=PALE)
 
 
-def _place(sheet: Image.Image, picture: Image.Image, left: int, top: int, tile: int) -> None:
-    """Put a picture with alpha in the middle of its tile, on a checker."""
-    square = np.add.outer(np.arange(tile) // 8, np.arange(tile) // 8) % 2
+def _place(sheet: Image.Image, picture: Image.Image, left: int, top: int, width: int, height: int) -> None:
+    """Put a picture with alpha in the middle of its room, on a checker."""
+    square = np.add.outer(np.arange(height) // 8, np.arange(width) // 8) % 2
     ground = Image.fromarray(np.where(square, *map(np.uint8, CHECKER))).convert("RGB")
-    ground.paste(picture, ((tile - picture.width) // 2, (tile - picture.height) // 2), picture)
+    ground.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2), picture)
     sheet.paste(ground, (left, top))
 
 
@@ -148,9 +172,7 @@ def _write(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, *, size: int, ink: tuple[int, int, int], room: float
 ) -> float:
     """One line of text, cut with an ellipsis where it is longer than `room` pixels; returns the width used."""
-    font = ImageFont.load_default(size=size)
-    text = " ".join(text.encode("utf-8", "replace").decode().split())
-    text = "".join(character for character in text if character.isprintable())
+    font, text = ImageFont.load_default(size=size), _printable(text)
     if font.getlength(text) > room:
         fits, too_long = 0, len(text)
         while too_long - fits > 1:
@@ -162,6 +184,32 @@ def _write(
         text = text[:fits].rstrip() + "…"
     draw.text(at, text, font=font, fill=ink)
     return font.getlength(text)
+
+
+def _write_lines(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    *,
+    lines: int,
+    size: int,
+    ink: tuple[int, int, int],
+    room: float,
+) -> None:
+    """Text broken between words into at most so many lines."""
+    font, words = ImageFont.load_default(size=size), _printable(text).split()
+    for line in range(lines):
+        fits = 1
+        while fits < len(words) and font.getlength(" ".join(words[: fits + 1])) <= room:
+            fits += 1
+        fits = len(words) if line == lines - 1 else fits
+        _write(draw, (at[0], at[1] + line * LINE), " ".join(words[:fits]), size=size, ink=ink, room=room)
+        words = words[fits:]
+
+
+def _printable(text: str) -> str:
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    return "".join(character for character in text if character.isprintable())
 
 
 def _picture(view: Row) -> Image.Image:

@@ -5,7 +5,20 @@ import pytest
 from PIL import Image, ImageDraw
 
 from render.cameras import RIGS
-from reports.contact_sheet import Subject, _grown, _spread, _write, contact_sheet, picture_of_points, project, share_inside
+from reports.contact_sheet import (
+    GAP,
+    MARGIN,
+    STRIP,
+    Subject,
+    _grown,
+    _spread,
+    _write,
+    contact_sheet,
+    failure_sheet,
+    picture_of_points,
+    project,
+    share_inside,
+)
 from schemas.tables import POINTS_PER_OBJECT
 
 SIZE = 96
@@ -120,6 +133,34 @@ def test_every_object_has_a_band_and_the_sheet_is_as_wide_whatever_they_have(rng
     assert three.height - two.height == two.height - one.height > 80
     top = np.asarray(two)[: one.height]
     np.testing.assert_array_equal(top, np.asarray(one))  # what comes after does not change a band
+
+
+def failure(message="the object is a dot", color=(200, 30, 40), size=STRIP) -> dict:
+    """A row of FAILURES whose picture is transparent but for its middle."""
+    strip = np.zeros((size[1], size[0], 4), np.uint8)
+    strip[size[1] // 4 : -size[1] // 4, size[0] // 4 : -size[0] // 4] = (*color, 255)
+    encoded = io.BytesIO()
+    Image.fromarray(strip).save(encoded, "WEBP", lossless=True)
+    return {"object_id": "a/1", "stage": "render", "reason": "gate_x", "message": message, "thumbnail": encoded.getvalue()}
+
+
+def test_every_failure_has_a_band_with_its_picture_beside_what_is_said(rng):
+    red, blue = failure(), failure(color=(0, 0, 255), size=(STRIP[0] // 4, STRIP[1]))  # of one view
+    one, two = np.asarray(failure_sheet([red])), np.asarray(failure_sheet([red, blue]))
+    np.testing.assert_array_equal(two[: len(one)], one)
+    middle = MARGIN + STRIP[0] // 2
+    assert (one[MARGIN + STRIP[1] // 2, middle] == (200, 30, 40)).all()
+    assert (two[len(one) + STRIP[1] // 2, middle] == (0, 0, 255)).all()
+    assert (one[MARGIN + 2, MARGIN : MARGIN + STRIP[0]] > 240).all()  # a checker behind what is transparent
+    beside = one[MARGIN : MARGIN + STRIP[1], MARGIN + STRIP[0] + 2 * GAP :]
+    assert (beside < 128).any()
+
+
+@pytest.mark.parametrize("text", ["short", "several words " * 200, "x" * 3000, "", "日本語の椅子\n" * 40])
+def test_what_is_said_of_a_failure_stays_in_its_band(text):
+    sheet = np.asarray(failure_sheet([failure(text), failure(text)]))
+    between = slice(MARGIN + STRIP[1] + 4, MARGIN + STRIP[1] + MARGIN - 1)
+    assert (sheet[between] == 255).all() and (sheet[:, -MARGIN + 2 :] == 255).all()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
+from jobs.__main__ import main
 from jobs.status import page
 from pipeline.run import run
 from pipeline.stage import ObjectError
@@ -264,7 +265,7 @@ def test_a_limit_that_makes_no_sense_is_refused(settings, message):
 # ------------------------------------------------------------------------------------------------------------ in a corpus
 
 
-def test_a_gated_object_becomes_a_failure_with_its_picture_and_another_limit_lets_it_in(folder, tmp_path):
+def test_a_gated_object_becomes_a_failure_with_its_picture_and_another_limit_lets_it_in(folder, tmp_path, capsys):
     corpus = Corpus(str(tmp_path / "corpus"))
     corpus.create(OBJECTS)
     names = ["grey box", "unlit black box"]
@@ -280,8 +281,16 @@ def test_a_gated_object_becomes_a_failure_with_its_picture_and_another_limit_let
     assert (failure["object_id"], failure["stage"]) == ("test/unlit black box", "render")
     assert Image.open(io.BytesIO(failure["thumbnail"])).size == (3 * THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     assert "1 × gate_dark" in page("corpus", status(corpus), completeness(corpus))
+    assert f"status {corpus.root} --thumbnails FILE.png" in page(corpus.root, status(corpus), completeness(corpus))
+    assert main(["status", corpus.root, "--thumbnails", str(tmp_path / "seen.png")]) == 0
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'seen.png'}: 1 with a picture\n")
+    assert Image.open(tmp_path / "seen.png").height > THUMBNAIL_SIDE
+    assert main(["status", corpus.root, "--thumbnails", "seen.what"]) == 2
+    assert "--thumbnails seen.what: unknown file extension" in capsys.readouterr().err
     [second] = run(corpus, BlenderPass(stages=(replace(stage, gates=Gates(max_dark=0.9)),), blender=blender))
     assert (second.done, second.failed) == (0, 0)
     [third] = run(corpus, BlenderPass(stages=(replace(stage, gates=Gates()),), blender=blender))
     assert (third.done, third.failed) == (2, 0)
     assert corpus.need(FAILURES.name).count_rows() == 0
+    assert main(["status", corpus.root, "--thumbnails", str(tmp_path / "none.png")]) == 0
+    assert "no failure has a picture" in capsys.readouterr().out and not (tmp_path / "none.png").exists()

@@ -3,7 +3,7 @@ import pytest
 from jobs.status import page
 from pipeline.run import run
 from pipeline.stage import Single
-from pipeline.status import SourceStatus, completeness, status
+from pipeline.status import SourceStatus, completeness, pictured_failures, status
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.tables import FAILURES, OBJECTS
@@ -53,3 +53,22 @@ def test_the_page_names_sources_stages_reasons_and_what_to_type_next(mixed):
         "retry corpus --stage shout --reason too_shy",
     ):
         assert words in text
+
+
+def test_of_many_pictured_failures_each_reason_gets_its_turn(tmp_path):
+    corpus = Corpus(str(tmp_path / "corpus"))
+    corpus.create(FAILURES)
+    rows = [
+        {"object_id": f"s/{n:02}", "stage": "render", "stage_key": "k", "reason": reason, "message": "", "attempts": 1} | more
+        for n, (reason, more) in enumerate(
+            [("gate_border", {"thumbnail": b"b"})] * 5 + [("timeout", {})] * 3 + [("gate_dark", {"thumbnail": b"d"})] * 2
+        )
+    ]
+    corpus.fail("render", to_table(FAILURES, rows), forget=[])
+    chosen, count = pictured_failures(corpus, 5)
+    assert count == 7
+    assert [(row["reason"], row["object_id"], row["thumbnail"]) for row in chosen] == [
+        *(("gate_border", f"s/0{n}", b"b") for n in (0, 1, 2)),
+        *(("gate_dark", f"s/0{n}", b"d") for n in (8, 9)),
+    ]
+    assert pictured_failures(Corpus(str(tmp_path / "none")), 5) == ([], 0)
