@@ -69,10 +69,33 @@ def with_a_stray_triangle(distance):
     return trimesh.exchange.gltf.export_glb(trimesh.Scene([trimesh.creation.box(), far]))
 
 
-def of_obj(*used):
-    """An OBJ of two triangles that uses these materials."""
-    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nmtllib square.mtl\n"
-    return (corners + "".join(f"usemtl {name}\nf 1 2 {3 + number}\n" for number, name in enumerate(used))).encode()
+LONG = "ä" * 50  # 100 bytes, of which Blender keeps 62
+
+
+def of_obj(*used, color="", mtl="colors.mtl"):
+    """An OBJ of as many triangles as it uses materials. `color`: of its vertices."""
+    vertices = [f"v {x} {y} {z} {color}" for x, y, z in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    faces = [f"usemtl {name}\nf 1 2 {3 + number}" if name else "f 1 2 3" for number, name in enumerate(used)]
+    return "\n".join([*vertices, f"mtllib {mtl}", *faces, ""]).encode()
+
+
+def of_usd(shader):
+    return f"""#usda 1.0
+def Mesh "mesh" (prepend apiSchemas = ["MaterialBindingAPI"]) {{
+    int[] faceVertexCounts = [3]
+    int[] faceVertexIndices = [0, 1, 2]
+    point3f[] points = [(0, 0, 0), (1, 0, 0), (0, 1, 0)]
+    rel material:binding = </material>
+}}
+def Material "material" {{
+    token outputs:surface.connect = </material/shader.outputs:surface>
+    def Shader "shader" {{
+        uniform token info:id = "{shader}"
+        color3f inputs:diffuseColor = (1, 0, 0)
+        token outputs:surface
+    }}
+}}
+""".encode()
 
 
 BOX, BALL = trimesh.creation.box(extents=(1, 0.7, 0.4)), trimesh.creation.icosphere(subdivisions=4)
@@ -90,6 +113,11 @@ ASSETS = {
     "box and something stray": with_a_stray_triangle(80),
     "obj": of_obj("red", "blue"),
     "obj without one material": of_obj("red", "gone"),
+    "obj without any": of_obj("red", "blue", mtl="gone.mtl"),
+    "obj of a long name": of_obj("red", LONG),
+    "obj of coloured vertices": of_obj("", color="1 0 0"),
+    "usda": of_usd("UsdPreviewSurface"),
+    "usda of a shader of its own": of_usd("ShaderOfItsOwn"),
 }
 
 
@@ -102,14 +130,14 @@ def blender():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
-    (folder / "square.mtl").write_text("newmtl red\nKd 1 0 0\nnewmtl blue\nKd 0 0 1\n")
+    (folder / "colors.mtl").write_text("".join(f"newmtl {name}\nKd 1 0 0\n" for name in ("red", "blue", LONG)))
     for name, content in ASSETS.items():
         path(folder, name).write_bytes(content)
     return folder
 
 
 def path(folder, name):
-    return folder / f"{name}.{'obj' if name.startswith('obj') else 'glb'}"
+    return folder / f"{name}.{name.split()[0] if name.startswith(('obj', 'usda')) else 'glb'}"
 
 
 @pytest.fixture(scope="module")
@@ -172,15 +200,12 @@ def test_what_may_be_meant_passes_the_gates_that_are_on_by_default(rows_of, name
 
 
 def test_textures_and_materials_that_are_not_the_assets_are_counted(rows_of):
-    counted = {
-        name: (rows_of(name)[0]["missing_textures"], rows_of(name)[0]["substituted_materials"])
-        for name in ("grey box", "box without its texture", "obj", "obj without one material")
-    }
-    assert counted == {
-        "grey box": (0, 0),
+    counted = {name: (rows_of(name)[0]["missing_textures"], rows_of(name)[0]["substituted_materials"]) for name in ASSETS}
+    assert {name: counts for name, counts in counted.items() if any(counts)} == {
         "box without its texture": (1, 0),
-        "obj": (0, 0),
         "obj without one material": (0, 1),
+        "obj without any": (0, 2),
+        "usda of a shader of its own": (0, 1),
     }
 
 
