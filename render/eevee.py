@@ -25,9 +25,9 @@ def gpu_of_eevee(settings: BlenderSettings) -> str:
     return renderer
 
 
-def opengl_of_eevee(settings: BlenderSettings, seconds: float = PROBE_SECONDS) -> str:
+def opengl_of_eevee(settings: BlenderSettings) -> str:
     """What computes OpenGL for EEVEE on this machine, GPU or not. Raises DeviceError when no picture comes of it."""
-    probing = replace(settings, device="cpu", timeout_s=seconds, stall_s=seconds)
+    probing = replace(settings, device="cpu", timeout_s=PROBE_SECONDS, stall_s=PROBE_SECONDS)
     with tempfile.TemporaryDirectory() as folder, Blender(probing) as blender:
         try:
             answer, _ = blender.do(triangle(Path(folder), engine="eevee"))

@@ -1,10 +1,14 @@
 import json
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from jobs import doctor
 from jobs.doctor import Fact, report, table
+from render import devices
+from render.blender import BlenderSettings
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,66 @@ def test_the_environment_of_this_project_can_run_the_pipeline(facts):
 
 def test_blender_itself_decodes_a_compressed_mesh_to_the_last_triangle(facts):
     assert facts["Draco in Blender"] == Fact("Draco in Blender", doctor.OK, "320 of 320 triangles decoded")
+
+
+def test_a_blender_executable_is_looked_at_through_its_own_arguments(tmp_path):
+    """A shell script that greets, takes Blender's arguments, runs the wheel's Python on the program, and says goodbye."""
+    program = tmp_path / "blender"
+    program.write_text(
+        '#!/bin/sh\necho "Blender 4.5.15 LTS"\n[ "$1 $2 $3" = "--background --factory-startup --python" ] || exit 1\n'
+        f'shift 3\n{sys.executable} "$@"\necho "Blender quit"\n'
+    )
+    program.chmod(0o755)
+    found = {fact.name: fact for fact in doctor._blender(str(program))}
+    assert found["Blender"].status == found["Draco in Blender"].status == doctor.OK
+    program.write_text("#!/bin/sh\necho quit\n")
+    [fact] = doctor._blender(str(program))
+    assert (fact.status, fact.found) == (doctor.MISSING, f"{program} says nothing of itself: quit")
+    [fact] = doctor._blender("/no/such/blender")
+    assert (fact.status, fact.found) == (
+        doctor.MISSING,
+        "/no/such/blender does not start: /no/such/blender: No such file or directory",
+    )
+
+
+FOUND = {"gpus": [{"backend": "OPTIX", "name": "H200"}] * 2, "kernels": {"CUDA": ["sm_89"], "HIP": []}}
+
+
+def test_without_device_files_of_gpus_nothing_is_tried_and_both_engines_are_told_of():
+    assert [(fact.name, fact.status) for fact in doctor._rendering(FOUND, "/no/such/blender", [])] == [
+        ("Cycles devices", doctor.NOTE),
+        ("EEVEE", doctor.NOTE),
+    ]
+
+
+def test_the_device_that_renders_is_told_and_how_many_workers_it_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "NODES", ("null",))
+    monkeypatch.setattr(devices, "CACHES_ROOT", tmp_path)
+    program = tmp_path / "blender"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, sys\nprint('{{}}', flush=True)\nfor line in sys.stdin:\n"
+        "    device = json.loads(line)['device']\n"
+        "    print(json.dumps({'device': 'OPTIX: H200'} if device == 'optix' else {'bug': device}), flush=True)\n"
+    )
+    program.chmod(0o755)
+    fact = doctor._cycles(FOUND, BlenderSettings(executable=str(program), confine=False))
+    assert (fact.status, fact.todo) == (doctor.OK, None)
+    assert fact.found == "OPTIX: H200 renders; seen: H200 (OPTIX), H200 (OPTIX); room for 8 render workers, 4 to a GPU"
+    program.write_text(
+        program.read_text().replace("{'device': 'OPTIX: H200'}", "{'reason': 'render_failed', 'message': 'no kernel'}")
+    )
+    monkeypatch.setattr(devices, "BACKENDS", ("optix",))
+    program.write_text(program.read_text().replace("{'bug': device}", "{'device': 'CPU'}"))
+    with pytest.warns(UserWarning, match="no kernel"):
+        fact = doctor._cycles(FOUND, BlenderSettings(executable=str(program), confine=False))
+    assert fact.status == doctor.NOTE and fact.todo
+    assert fact.found == "CPU only; seen: H200 (OPTIX), H200 (OPTIX); optix: no kernel; this Blender has kernels for CUDA sm_89"
+
+
+@pytest.mark.skipif(Path("/dev/nvidia-uvm").exists(), reason="this machine has what is missing")
+def test_a_missing_nvidia_uvm_is_told_with_the_command_that_makes_it():
+    fact = doctor._driver(["/dev/nvidia7"])
+    assert fact.status == doctor.NOTE and fact.todo.endswith("nvidia-modprobe -u -c=0")
 
 
 @pytest.mark.parametrize(
