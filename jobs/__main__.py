@@ -20,6 +20,7 @@ JOBS = {
     "ingest": "list the sources' objects and hash their assets",
     "render": "12 views of each object",
     "points": "10,000 coloured points on each object",
+    "maps": "depth, normals and visible points of each view",
     "caption": "sentences from each object's metadata",
     "embed": "a teacher's embeddings of views and captions",
     "import": "take over OpenShape's files, Cap3D's captions, lists of objects",

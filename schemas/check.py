@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.tables import CAPTIONS, POINTS, VIEWS, Table
+from schemas.tables import CAPTIONS, MAPS, POINTS, POINTS_PER_OBJECT, VIEWS, Table
 
 # float16 keeps 11 bits: coordinates of the unit ball round by up to 2.5e-4, unit vectors of 1,280 numbers by less than 1e-3.
 BALL_TOLERANCE = 1e-3
@@ -142,15 +142,32 @@ def _points(rows: pa.Table) -> Iterator[Violation]:
 
 
 def _views(rows: pa.Table) -> Iterator[Violation]:
-    for number, row in enumerate(rows.select(["image", "width", "height", "intrinsics", "camera_to_world"]).to_pylist()):
-        pose = np.reshape(row["camera_to_world"], (4, 4))
+    yield from _cameras(rows)
+    for number, row in enumerate(rows.select(["image", "width", "height", "intrinsics"]).to_pylist()):
+        if min(row["width"], row["height"], row["intrinsics"][0], row["intrinsics"][1]) <= 0 or not row["image"]:
+            yield Violation(number, "image", "a view without extent, focal length or picture")
+
+
+def _cameras(rows: pa.Table) -> Iterator[Violation]:
+    for number, flat in enumerate(rows["camera_to_world"].to_pylist()):
+        pose = np.reshape(flat, (4, 4))
         rotation = pose[:3, :3]
         if not (np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) and np.linalg.det(rotation) > 0):
             yield Violation(number, "camera_to_world", "the camera's axes are not a rotation")
         if not np.array_equal(pose[3], [0, 0, 0, 1]):
             yield Violation(number, "camera_to_world", "the last row is not 0 0 0 1")
-        if min(row["width"], row["height"], row["intrinsics"][0], row["intrinsics"][1]) <= 0 or not row["image"]:
-            yield Violation(number, "image", "a view without extent, focal length or picture")
+
+
+def _maps(rows: pa.Table) -> Iterator[Violation]:
+    yield from _cameras(rows)
+    for number, row in enumerate(rows.select(["width", "height", "depth_unit"]).to_pylist()):
+        seen, pixels = (rows[name][number].values.to_numpy() for name in ("seen", "pixels"))
+        if min(row.values()) <= 0:
+            yield Violation(number, "depth_unit", "a view without extent, or a depth without unit")
+        if len(seen) and (seen[-1] >= POINTS_PER_OBJECT or (seen[1:] <= seen[:-1]).any()):
+            yield Violation(number, "seen", f"the points seen are not ascending numbers below {POINTS_PER_OBJECT}")
+        if len(seen) != len(pixels) or (pixels >= row["width"] * row["height"]).any():
+            yield Violation(number, "pixels", "the pixels are not one for each point seen, within the picture")
 
 
 def _captions(rows: pa.Table) -> Iterator[Violation]:
@@ -186,6 +203,7 @@ def _not_unit(vectors: np.ndarray) -> str | None:
 _RULES: dict[str, Callable[[pa.Table], Iterable[Violation]]] = {
     POINTS.name: _points,
     VIEWS.name: _views,
+    MAPS.name: _maps,
     CAPTIONS.name: _captions,
     "image_embeddings/": _image_embeddings,
     "text_embeddings/": _text_embeddings,

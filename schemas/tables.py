@@ -203,17 +203,22 @@ MAPS = Table(
                 "depth",
                 pa.binary(),
                 "16-bit grey PNG: value times `depth_unit` is the depth at the pixel's centre, along the camera's z axis, in the "
-                "canonical frame. 0: nothing is seen there.",
+                "canonical frame, of the nearest surface that is at least half opaque; glass is. 0: nothing is seen there.",
             ),
             column("depth_unit", pa.float32(), "What one step of `depth` is, canonical frame."),
             column(
                 "normal",
                 pa.binary(),
-                "RGBA picture without loss: the surface's shading normal at the pixel's centre, canonical frame, towards the "
-                "camera, as round((n + 1) / 2 * 255). Alpha 0: nothing is seen there.",
+                "WebP without loss: the shading normal (with normal maps) of that surface at the pixel's centre, in the canonical "
+                "frame, of the side that the camera sees, as round((n + 1) / 2 * 255). Alpha 0: nothing is seen there.",
             ),
-            column("seen", pa.list_(pa.uint16()), "Numbers of the points of POINTS that this view sees, ascending."),
-            column("pixels", pa.list_(pa.uint32()), "For each of them its pixel, row * width + column."),
+            column(
+                "seen",
+                pa.list_(pa.uint16()),
+                "Numbers of the points in POINTS.xyz that this view sees, ascending: nothing that is at least half opaque lies "
+                "between them and the camera, and they lie within the picture.",
+            ),
+            column("pixels", pa.list_(pa.uint32()), "For each of them the pixel that it lies in, row * width + column."),
         ]
     ),
     key=("object_id", "view"),
