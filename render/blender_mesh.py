@@ -229,7 +229,7 @@ def substituted_materials(collected: Collected, asset: Path) -> int:
     kept = {name.encode()[:LONGEST_NAME].decode(errors="ignore") for name in known}
     # A material that shows vertex colours is ours: an OBJ has no way to ask for one.
     named = {material["name"] for material in collected.materials if material["color"]["kind"] != "attribute"}
-    return len(collected.not_understood | (named - kept))
+    return len(named - kept)
 
 
 def _pixels(used: Picture) -> np.ndarray:

@@ -77,9 +77,9 @@ def test_outlines_count_as_colours_do_and_colours_count_where_they_are_seen():
     black, shifted = picture(), picture()
     black[:, :10, 3] = shifted[:, 10:, 3] = 255
     assert view_variance([black, shifted]) == pytest.approx(0.25 / 4)  # alpha is 0 and 255 all over, colour is black
-    behind_nothing = black.copy()
-    behind_nothing[:, 10:, :3] = 200
-    assert view_variance([black, behind_nothing]) == 0
+    behind_nothing = shifted.copy()
+    behind_nothing[:, :10, :3] = 200
+    assert view_variance([black, behind_nothing]) == view_variance([black, shifted])
 
 
 def test_a_single_view_or_views_of_nothing_have_no_variance_to_tell(rng):
