@@ -17,7 +17,7 @@ from pipeline.mesh import load
 from pipeline.points import sample_points
 from pipeline.run import run
 from pipeline.sources.source import source_from
-from pipeline.stage import Single
+from pipeline.stage import Single, Task
 from pipeline.store import Corpus
 from pipeline.visibility import visible
 from render.blender import Blender, BlenderSettings
@@ -209,6 +209,7 @@ def test_what_is_stored_is_read_back_to_half_a_step_of_depth_and_half_a_degree(r
 # ------------------------------------------------------------------------------------------------------------------ a corpus
 
 RIG, SIZE = "fibonacci-6@1", 128
+VIEWS = RenderViews(rig=RIG, width=SIZE, height=SIZE, samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +231,7 @@ def viewed(source, tmp_path_factory):
     corpus = Corpus(str(tmp_path_factory.mktemp("viewed") / "corpus"))
     ingest = Ingest(sources=(source_from(f"made:folder={source}", {}),))
     run(corpus, Single(ingest), records=ingest.records(None))
-    views = RenderViews(rig=RIG, width=SIZE, height=SIZE, samples=4)
-    run(corpus, BlenderPass(stages=(views, SamplePoints(seed=7))))
+    run(corpus, BlenderPass(stages=(VIEWS, SamplePoints(seed=7))))
     return corpus.root
 
 
@@ -322,6 +322,17 @@ def test_parts_told_apart_in_the_pictures_are_told_apart_on_the_points(mapped):
 def test_all_views_together_see_all_points_of_a_ring(mapped):
     seen = {number for row in rows_of(mapped, "maps", "ring.glb") for number in row["seen"]}
     assert len(seen) > 0.97 * POINTS_PER_OBJECT
+
+
+def test_made_together_with_the_pictures_both_are_the_same(mapped, source):
+    stages = (VIEWS, RenderMaps(rig=RIG, width=SIZE, height=SIZE, points=SamplePoints(seed=7)))
+    row = {"asset_uri": str(source / "lamp.glb"), "asset_format": "glb", "companions": [], "front": None}
+    work = BlenderPass(stages=stages).start()
+    made = work([Task(id="made/lamp.glb", keys={"render": "k", "maps": "k"}, rows=[row])]).rows
+    work.close()
+    assert [row["image"] for row in made["render"]] == [row["image"] for row in rows_of(mapped, "views", "lamp.glb")]
+    for row, alone in zip(made["maps"], rows_of(mapped, "maps", "lamp.glb"), strict=True):
+        assert all(np.array_equal(row[column], alone[column]) for column in ("depth", "normal", "seen", "pixels"))
 
 
 def test_a_picture_of_another_size_is_refused(mapped):
