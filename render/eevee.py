@@ -8,7 +8,7 @@ from pipeline.stage import ObjectError
 from render.blender import Blender, BlenderSettings
 from render.devices import NODES, DeviceError, gpu_nodes, is_software, triangle
 
-PROBE_SECONDS = 120  # within which a GPU has compiled EEVEE's shaders and rendered a triangle
+PROBE_SECONDS = 300  # within which a GPU has compiled EEVEE's shaders and rendered a triangle
 LOG_LINES = 5
 
 

@@ -132,9 +132,9 @@ def test_a_folder_of_kernels_that_somebody_else_laid_out_is_refused(caches, tmp_
 def test_one_process_at_a_time_compiles_kernels(caches):
     folder = devices.kernel_cache()
     with devices.one_at_a_time(folder), open(folder / "lock") as other, pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
     with open(folder / "lock") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 # ------------------------------------------------------------------------------------ a program that stands in for Blender on a GPU
