@@ -2,13 +2,10 @@
 
 import numpy as np
 import open3d as o3d
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
-from pipeline.mesh import Mesh
+from pipeline.mesh import Mesh, Paint
 from pipeline.points import paint
-
-LAYERS = 16  # see-through surfaces that a ray is followed through, as many as Cycles follows
-STEP = 1e-4  # beyond a surface that was passed, canonical frame: the next one is farther off, or lies in the same place
 
 
 class Rays:
@@ -16,34 +13,34 @@ class Rays:
 
     def __init__(self, mesh: Mesh):
         self._mesh = mesh
-        self._scene = o3d.t.geometry.RaycastingScene()
-        self._scene.add_triangles(np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.faces, np.uint32))
-        solid = [material.alpha["kind"] == "constant" and material.alpha["value"][0] >= 1 for material in mesh.materials]
-        self._solid = np.array([*solid, True])  # the last: no material
+        solid = np.array([*(_is_solid(material.alpha) for material in mesh.materials), True])[
+            mesh.material
+        ]  # the last: no material
+        self._solid = scene_of(mesh, np.flatnonzero(solid))
+        self._clear_faces = np.flatnonzero(~solid)
+        self._clear = scene_of(mesh, self._clear_faces)
 
-    def stopped(self, rays: Float32[np.ndarray, "n 6"]) -> Float[np.ndarray, " n"]:
-        """How much of each ray (origin, direction) the surfaces in its way stop, 0..1: 1 - Π (1 - alpha)."""
-        if self._solid[np.unique(self._mesh.material)].all():
-            return self._scene.test_occlusions(rays).numpy().astype(np.float64)
-        passed, going, rays = np.ones(len(rays)), np.arange(len(rays)), rays.copy()
-        for _ in range(LAYERS):
-            found = self._scene.cast_rays(rays[going])
-            distance = found["t_hit"].numpy()
-            hit = np.isfinite(distance)
-            going = going[hit]
-            alpha = self._alpha(found["primitive_ids"].numpy()[hit].astype(np.int64), found["primitive_uvs"].numpy()[hit])
-            passed[going] *= 1 - alpha
-            rays[going, :3] += rays[going, 3:] * (distance[hit, None] + STEP)
-            going = going[alpha < 1]
-            if not len(going):
-                break
+    def stopped(self, rays: Float32[np.ndarray, "n 6"], end: float = np.inf) -> Float[np.ndarray, " n"]:
+        """How much of each ray (origin, direction) is stopped by the surfaces in its way, 0..1: 1 - Π (1 - alpha).
+
+        `end`: where the way ends, in lengths of the ray's direction.
+        """
+        passed = 1.0 - self._solid.test_occlusions(rays, tfar=end).numpy()
+        if len(self._clear_faces):
+            met = {name: values.numpy() for name, values in self._clear.list_intersections(rays).items()}
+            before = met["t_hit"] < end
+            u, v = met["primitive_uvs"][before].T.astype(np.float64)
+            alpha = paint(self._mesh, self._clear_faces[met["primitive_ids"][before]], np.stack([1 - u - v, u, v], axis=1))[:, 3]
+            np.multiply.at(passed, met["ray_ids"][before], 1 - np.clip(alpha, 0, 1))
         return 1 - passed
 
-    def _alpha(self, face: np.ndarray, uv: np.ndarray) -> Float[np.ndarray, " n"]:
-        """Opacity of the surface at points of faces; `uv`: the weights of a face's second and third corner."""
-        alpha = np.ones(len(face))
-        there = np.flatnonzero(~self._solid[self._mesh.material[face]])
-        if len(there):
-            u, v = uv[there].astype(np.float64).T
-            alpha[there] = np.clip(paint(self._mesh, face[there], np.stack([1 - u - v, u, v], axis=1))[:, 3], 0, 1)
-        return alpha
+
+def scene_of(mesh: Mesh, faces: Int[np.ndarray, " f"]) -> o3d.t.geometry.RaycastingScene:
+    """Some of a mesh's faces, for Open3D."""
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.faces[faces], np.uint32))
+    return scene
+
+
+def _is_solid(alpha: Paint) -> bool:
+    return alpha["kind"] == "constant" and alpha["value"][0] >= 1
