@@ -19,6 +19,7 @@ Row = dict[str, Any]
 INK, GREY, PALE, PAPER = (24, 26, 30), (112, 118, 128), (226, 229, 233), (255, 255, 255)
 OUTLINE = (230, 0, 110)  # of the view's object, drawn over the points
 CHECKER = (252, 243)  # the two greys behind what is transparent
+DARKER_CHECKER = (190, 178)  # behind what may be burnt out to white, or black
 MARGIN, GAP, LINE = 28, 10, 24
 FINE = 3  # points are drawn so many times larger and scaled down: smooth edges
 LARGEST_POINT = 0.03  # radius of a drawn point, canonical frame
@@ -69,7 +70,7 @@ def failure_sheet(failures: Sequence[Row], *, caption: str = "") -> Image.Image:
         left, top = MARGIN, MARGIN + number * band
         picture = Image.open(io.BytesIO(failure["thumbnail"])).convert("RGBA")
         picture.thumbnail(STRIP)
-        _place(sheet, picture, left, top, *STRIP)
+        _place(sheet, picture, left, top, *STRIP, greys=DARKER_CHECKER)
         left += STRIP[0] + 2 * GAP
         used = _write(draw, (left, top), f"{failure['stage']}: {failure['reason']}", size=17, ink=INK, room=BESIDE / 2)
         _write(draw, (left + used + 14, top + 3), failure["object_id"], size=14, ink=GREY, room=BESIDE - used - 14)
@@ -151,10 +152,18 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
     draw.line([(MARGIN, top + tile + LINE + MARGIN // 2), (sheet.width - MARGIN, top + tile + LINE + MARGIN // 2)], fill=PALE)
 
 
-def _place(sheet: Image.Image, picture: Image.Image, left: int, top: int, width: int, height: int) -> None:
+def _place(
+    sheet: Image.Image,
+    picture: Image.Image,
+    left: int,
+    top: int,
+    width: int,
+    height: int,
+    greys: tuple[int, int] = CHECKER,
+) -> None:
     """Put a picture with alpha in the middle of its room, on a checker."""
     square = np.add.outer(np.arange(height) // 8, np.arange(width) // 8) % 2
-    ground = Image.fromarray(np.where(square, *map(np.uint8, CHECKER))).convert("RGB")
+    ground = Image.fromarray(np.where(square, *map(np.uint8, greys))).convert("RGB")
     ground.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2), picture)
     sheet.paste(ground, (left, top))
 
