@@ -42,9 +42,9 @@ class Gates:
     # sides and is lit alike, still has 1e-6 from its triangles.
     min_view_variance: float | None = _gate(1e-8, "view_variance", "all views are one picture: the camera or the object is stuck")
 
-    # Off, since what they find is meant: in our light a white wall is not burnt out and a black one not sunk (of those objects one,
-    # flattened onto its black underside, is 0.94 black, the next 0.51, and none over 0.05 white). Beyond 0.95 is what is unlit or glows: a silhouette, a lamp. 0.95 is
-    # the limit for who wants neither.
+    # Off, since what they find is meant: in our light a white wall is not burnt out and a black one not sunk. Of those objects one,
+    # flattened into a plane, is 0.94 black, the next 0.51, and none over 0.05 white; beyond 0.95 is what is unlit or glows: a
+    # silhouette, a lamp. 0.95 is the limit for who wants neither.
     max_dark: float | None = _gate(None, "dark_share", "the object is black")
     max_bright: float | None = _gate(None, "bright_share", "the object is burnt out to white")
     # Off: an unlit object of one colour is as it should be. 0.03 finds those, and some plain sheets that are all in one light: an
