@@ -285,6 +285,21 @@ def test_blender_itself_says_that_it_finds_no_such_gpu_and_auto_passes_over_it(t
     with Blender() as blender:
         assert blender.do(triangle(tmp_path))[0].device == "CPU"
         assert blender.passed_over == {"optix": "Cycles finds no GPU for OPTIX", "cuda": "Cycles finds no GPU for CUDA"}
+    assert {path.name for path in devices.kernel_cache().iterdir()} > {"lock"}  # Blender, confined, could write there
+
+
+def test_a_blender_executable_settles_on_its_device_as_well(tmp_path, caches):
+    program = tmp_path / "blender"
+    program.write_text(
+        '#!/bin/sh\necho "Blender 4.5.15 LTS"\n[ "$1 $2 $3" = "--background --factory-startup --python" ] || exit 1\n'
+        f'shift 3\nexec {sys.executable} "$@"\n'
+    )
+    program.chmod(0o755)
+    with (
+        Blender(BlenderSettings(executable=str(program), device="metal")) as blender,
+        pytest.raises(DeviceError, match="metal: this"),
+    ):
+        blender.do(triangle(tmp_path))
 
 
 def test_a_job_says_so_in_a_sentence_and_records_no_failure(tmp_path, caches, capsys):
