@@ -14,7 +14,7 @@ def set_engine(scene: bpy.types.Scene, pictures: Pictures, device: str, threads:
 
     `device`: as in render.spec.Request; EEVEE takes the GPU that OpenGL gives it. Raises AssetError("no_device").
     """
-    scene.render.threads_mode, scene.render.threads = "FIXED", threads
+    set_threads(scene, threads)
     if pictures.engine == "eevee":
         _set_eevee(scene, pictures.cycles.samples)
         return f"EEVEE: {_opengl_renderer()}"
@@ -28,6 +28,11 @@ def set_engine(scene: bpy.types.Scene, pictures: Pictures, device: str, threads:
     # Open Image Denoise runs on GPUs as well. OptiX's denoiser is left alone: it has no cards but NVIDIA's, and other pictures.
     scene.cycles.denoising_use_gpu = True
     return f"{device.upper()}: {name}"
+
+
+def set_threads(scene: bpy.types.Scene, threads: int) -> None:
+    """With a single one, Blender's main thread would spin while it waits, which costs as much again: there are two at least."""
+    scene.render.threads_mode, scene.render.threads = "FIXED", max(2, threads)
 
 
 def _select(device: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from render.blender_engine import set_threads
 from render.blender_import import BLENDER_FROM_Y_UP
 from render.blender_pictures import aim, feed_alike, set_border, show_asset
 from render.spec import AssetError, Maps
@@ -71,7 +72,7 @@ def _set_output(scene: bpy.types.Scene, maps: Maps) -> None:
 
 
 def _set_cycles(scene: bpy.types.Scene, threads: int) -> None:
-    scene.render.threads_mode, scene.render.threads = "FIXED", threads
+    set_threads(scene, threads)
     scene.render.engine = "CYCLES"
     cycles = scene.cycles
     cycles.device = "CPU"  # there is next to nothing to compute, and every machine gives the same

@@ -42,11 +42,11 @@ class Gates:
     # sides and is lit alike, still has 1e-6 from its triangles.
     min_view_variance: float | None = _gate(1e-8, "view_variance", "all views are one picture: the camera or the object is stuck")
 
-    # Off, since what they find is meant: in our light a white wall is not burnt out and a black one not sunk. Of those objects one,
-    # flattened into a plane, is 0.94 black, the next 0.51, and none over 0.05 white; beyond 0.95 is what is unlit or glows: a
-    # silhouette, a lamp. 0.95 is the limit for who wants neither.
-    max_dark: float | None = _gate(None, "dark_share", "the object is black")
-    max_bright: float | None = _gate(None, "bright_share", "the object is burnt out to white")
+    # All black, or all white, in every view: in our light a white wall is not burnt out and a black one not sunk. Of those objects
+    # one, flattened into a plane, is 0.94 black, the next 0.51, and none over 0.05 white; beyond is what broke on its way here, or
+    # is unlit or glows: a bare silhouette, which teaches no more than its outline.
+    max_dark: float | None = _gate(0.98, "dark_share", "the object is black")
+    max_bright: float | None = _gate(0.98, "bright_share", "the object is burnt out to white")
     # Off: an unlit object of one colour is as it should be. 0.03 finds those, and some plain sheets that are all in one light: an
     # outline's own colours give 0.02. All 277 good objects have 0.047 and more.
     min_color_spread: float | None = _gate(None, "color_spread", "the object is of one colour, without any shading")
