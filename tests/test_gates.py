@@ -317,7 +317,7 @@ def test_a_gated_object_becomes_a_failure_with_its_picture_and_another_limit_let
     assert "--thumbnails seen.what: unknown file extension" in capsys.readouterr().err
     [second] = run(corpus, BlenderPass(stages=(replace(stage, gates=Gates(max_dark=0.9)),), blender=blender))
     assert (second.done, second.failed) == (0, 0)
-    [third] = run(corpus, BlenderPass(stages=(replace(stage, gates=Gates()),), blender=blender))
+    [third] = run(corpus, BlenderPass(stages=(replace(stage, gates=NO_GATES),), blender=blender))
     assert (third.done, third.failed) == (2, 0)
     assert corpus.need(FAILURES.name).count_rows() == 0
     assert main(["status", corpus.root, "--thumbnails", str(tmp_path / "none.png")]) == 0
