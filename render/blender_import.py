@@ -2,10 +2,14 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import bpy
+import io_scene_gltf2
 import numpy as np
 
+from render.blender_coincident import part_coincident_faces
 from render.spec import AXES, AssetError
 
 # What the glTF importer says of a file that cannot do without an extension which the importer does not have.
@@ -26,7 +30,9 @@ def load(path: Path, format: str) -> None:
     IMPORTERS[format](path)
     _forget_files_outside(path.parent)
     _hide_what_is_not_shown()
+    _show_both_sides()
     _show_vertex_colors()
+    part_coincident_faces()
 
 
 def blender_from_asset(format: str) -> np.ndarray:
@@ -64,6 +70,7 @@ class _DracoErrors(logging.Handler):
 
 def _gltf(path: Path) -> None:
     errors = _DracoErrors()
+    _Visibility.hidden.clear()
     loggers = [logging.getLogger(name) for name in ("glTFImporter", "glTFImporter_errors")]
     for logger in loggers:
         logger.addHandler(errors)
@@ -76,7 +83,25 @@ def _gltf(path: Path) -> None:
     if errors.messages:
         raise AssetError("draco_corrupt", errors.messages[0])
     _keep_default_scene()
+    for node in _Visibility.hidden:
+        for item in [node, *node.children_recursive]:
+            _hide(item)
     bpy.context.scene.frame_set(0)  # where the importer puts the animation's second 0
+
+
+class _Visibility:
+    """What glTF's KHR_node_visibility hides: its nodes, while the importer makes them. The importer itself passes it over."""
+
+    hidden: ClassVar[list] = []
+    extensions: ClassVar = [SimpleNamespace(name="KHR_node_visibility", required=True)]
+
+    def gather_import_node_after_hook(self, _, node, item, gltf) -> None:
+        """Called by the importer for every node (None: one that it made up)."""
+        if node and (node.extensions or {}).get("KHR_node_visibility", {}).get("visible") is False:
+            self.hidden.append(item)
+
+
+io_scene_gltf2.glTF2ImportUserExtension = _Visibility  # where the importer looks for such
 
 
 def _keep_default_scene() -> None:
@@ -172,6 +197,12 @@ def _hide_what_is_not_shown() -> None:
     for item in bpy.context.scene.objects:
         if item.type in ("LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER") or item.hide_render or not item.visible_get():
             _hide(item)
+
+
+def _show_both_sides() -> None:
+    """Of all faces: which way they are wound says little, in assets that were only ever looked at from outside."""
+    for material in bpy.data.materials:
+        material.use_backface_culling = False
 
 
 def _show_vertex_colors() -> None:

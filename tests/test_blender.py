@@ -353,10 +353,10 @@ def test_the_same_request_gives_the_same_pixels_on_any_process_and_any_number_of
 
 def test_a_grey_box_is_lit_alike_from_all_sides_neither_black_nor_burnt_out(blender, tmp_path):
     trimesh.creation.box(extents=(1, 1, 1)).export(tmp_path / "box.stl")
-    for picture in pictures_of(blender, tmp_path / "box.stl", SMALL.pictures("made/1")):
+    for picture in pictures_of(blender, tmp_path / "box.stl", replace(SMALL, denoise=False).pictures("made/1")):
         opaque = picture[picture[..., 3] == 255][:, :3].astype(int)
         assert 60 < opaque.min() and opaque.max() < 250
-        assert np.ptp(opaque.mean(axis=0)) < 1 and np.ptp(opaque, axis=1).max() < 10  # grey, but for the denoiser's doubts
+        assert (np.ptp(opaque, axis=1) <= 1).all()  # grey
 
 
 EXPORT = """
@@ -481,7 +481,7 @@ def gltf(path: Path, *, triangles: int = 1, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "faces"),
     [
-        ({"scenes": [{"nodes": [0, 1]}]}, 3),  # node 2 is in no scene
+        ({"scenes": [{"nodes": [0, 1]}]}, 2),  # node 2 is in no scene; one triangle is in nodes 0 and 1, and stays once
         ({"scenes": [{"nodes": [2]}], "scene": None}, 3),
     ],
 )

@@ -358,7 +358,7 @@ EXHIBITS = (
         _pictured(sheet(), checkers((200, 30, 30, 255), (200, 30, 30, 128)), alphaMode="BLEND", doubleSided=True),
     ),
     _glb("opaque", "no holes: its alpha does not count", _pictured(sheet(), checkers((200, 30, 30, 255), (200, 30, 30, 60)))),
-    _obj("obj-plain", SHOWN, "Kd 0.604 0.448 0.01"),
+    _obj("obj-plain", SHOWN, "Kd 0.604 0.448 0.01\nKs 0.5 0.5 0.5\nNs 40\nillum 2"),
     _obj("obj-lacks-material", "grey", "Kd 0.604 0.448 0.01", used="gone"),
     _obj("obj-lacks-mtl", "grey", None),
     _obj("obj-black", "black, and still its sides differ", "Kd 0 0 0\nKs 0.5 0.5 0.5\nNs 50\nillum 2"),
