@@ -36,8 +36,13 @@ from render.spec import AXES, Cycles, Request
 ROOT = Path(__file__).resolve().parent.parent
 
 PEER_SIZE = 512
-# What decides how a reference looks, beside the request.
-SCENE_CODE = ("render/blender_import.py", "render/blender_light.py", "render/blender_pictures.py", "benchmarks/blender_peer.py")
+# A reference is made anew when the code of its scene changes: that of Blender's side but for what comes after the scene.
+AFTER_THE_SCENE = {"engine", "facts", "maps", "mesh", "paints", "pass", "worker"}
+SCENE_CODE = [
+    path
+    for path in sorted([*ROOT.glob("render/blender_*.py"), *ROOT.glob("benchmarks/blender_*.py")])
+    if path.stem.removeprefix("blender_") not in AFTER_THE_SCENE
+]
 
 RESULT_SECONDS = 1800  # within which one of our workers must have done an object; if not, it has been killed
 
@@ -47,10 +52,10 @@ class TimedViews(RenderViews):
 
     clock: ClassVar[dict[str, float]] = {}
 
-    def rows(self, object_id, answer, folder):
+    def rows(self, object_id, made):
         began = time.perf_counter()
-        rows = super().rows(object_id, answer, folder)
-        self.clock.update(answer.seconds, rows=time.perf_counter() - began)
+        rows = super().rows(object_id, made)
+        self.clock.update(made.answer.seconds, rows=time.perf_counter() - began)
         return rows
 
 
@@ -155,7 +160,7 @@ def references(row: Row, how: Comparison, lights: str) -> list[Picture]:
     """The views looked at of an object as they are when all noise is gone; kept ones where there are. Raises ObjectError."""
     stage, kept = how.stage, how.kept
     pictures = replace(stage.pictures(row["object_id"]), cycles=Cycles(samples=how.reference_samples))
-    code = [dump(parse((ROOT / name).read_text())) for name in SCENE_CODE]  # not its comments
+    code = [dump(parse(path.read_text())) for path in SCENE_CODE]  # not its comments
     looks = [row["asset_sha256"], row["companions_sha256"], row["front"], lights, *code]
     looks += [how.reference_samples, stage.width, stage.height]
     files = [kept / f"{_hashed([*looks, asdict(pictures.views[view])])}.png" for view in how.views]

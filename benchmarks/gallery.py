@@ -19,12 +19,12 @@ import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.made.gallery import EXHIBITS
-from pipeline.mesh import Mesh, load
+from pipeline.mesh import Mesh
 from pipeline.quality import LUMINANCE
 from pipeline.stage import ObjectError, Row
 from pipeline.visibility import visible
 from render.blender import Blender, BlenderSettings
-from render.blender_pass import RenderViews
+from render.blender_pass import FromBlender, RenderViews
 from render.cameras import Camera
 from render.spec import AXES, Request
 
@@ -51,8 +51,9 @@ STAGE = FourViews(width=SIZE, height=SIZE)
 
 def render(blender: Blender, path: Path) -> tuple[list[Row], Mesh]:
     """The rows of VIEWS of an asset, and its mesh. Raises ObjectError."""
-    answer, folder = blender.do(Request(asset=str(path), format=path.suffix[1:].lower(), **STAGE.asks(path.stem) | {"mesh": True}))
-    return STAGE.rows(path.stem, answer, folder), load(folder / "mesh")
+    asked = STAGE.asks(path.stem) | {"mesh": True}
+    made = FromBlender(*blender.do(Request(asset=str(path), format=path.suffix[1:].lower(), **asked)))
+    return STAGE.rows(path.stem, made), made.mesh
 
 
 def differences(rows: list[Row], mesh: Mesh) -> tuple[float, float]:

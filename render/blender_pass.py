@@ -1,10 +1,11 @@
 """The stages that need Blender: views and points. One pass imports an asset once and makes whatever its stages ask for."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipeline.mesh import load
+from pipeline.mesh import Mesh, load
 from pipeline.points import sample_points
 from pipeline.stage import Made, ObjectError, Row, Task, rng_for, settings_of
 from render.blender import LOST, Blender, BlenderSettings
@@ -17,6 +18,18 @@ from render.views import read_pictures, view_rows
 from schemas.tables import POINTS, POINTS_PER_OBJECT, VIEWS, Table
 
 ENGINES = ("cycles", "eevee")
+
+
+@dataclass(frozen=True)
+class FromBlender:
+    """What Blender made of an asset: its answer, and the folder with the files."""
+
+    answer: Answer
+    folder: Path
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        return load(self.folder / "mesh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +56,8 @@ class AssetStage:
         """What Blender is to make for this stage: fields of render.spec.Request."""
         raise NotImplementedError
 
-    def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
-        """The object's rows, from what Blender put into a folder. Raises ObjectError."""
+    def rows(self, object_id: str, made: FromBlender) -> list[Row]:
+        """The object's rows, from what Blender made. Raises ObjectError."""
         raise NotImplementedError
 
 
@@ -83,12 +96,12 @@ class RenderViews(AssetStage):
     def asks(self, object_id: str) -> dict[str, Any]:
         return {"pictures": self.pictures(object_id)} | ({"mesh": True} if self.outline_rays else {})
 
-    def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
+    def rows(self, object_id: str, made: FromBlender) -> list[Row]:
         cameras = self.cameras(object_id)
-        pictures = read_pictures(folder, len(cameras))
+        pictures = read_pictures(made.folder, len(cameras))
         if self.outline_rays:
-            pictures = with_clean_outlines(pictures, cameras, load(folder / "mesh"), self.outline_rays)
-        rows = view_rows(object_id, pictures, cameras, rig=self.rig, answer=answer)
+            pictures = with_clean_outlines(pictures, cameras, made.mesh, self.outline_rays)
+        rows = view_rows(object_id, pictures, cameras, rig=self.rig, answer=made.answer)
         judge(rows, self.gates)
         return rows
 
@@ -111,9 +124,9 @@ class SamplePoints(AssetStage):
     def asks(self, object_id: str) -> dict[str, Any]:
         return {"mesh": True}
 
-    def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
+    def rows(self, object_id: str, made: FromBlender) -> list[Row]:
         rng = rng_for(object_id, seed=self.seed, purpose=self.name)
-        return [{"object_id": object_id} | sample_points(load(folder / "mesh"), POINTS_PER_OBJECT, rng)]
+        return [{"object_id": object_id} | sample_points(made.mesh, POINTS_PER_OBJECT, rng)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +162,7 @@ class BlenderWork:
 
     def _do(self, task: Task, asked: list[AssetStage], made: Made) -> None:
         try:
-            answer, folder = self._open(task, asked)
+            opened = self._open(task, asked)
         except ObjectError as error:
             if error.reason in LOST and len(asked) > 1:  # what cost Blender its life may be one stage's alone
                 for stage in asked:
@@ -160,11 +173,11 @@ class BlenderWork:
             return
         for stage in asked:
             try:
-                made.add(stage.name, stage.rows(task.id, answer, folder))
+                made.add(stage.name, stage.rows(task.id, opened))
             except ObjectError as error:
                 made.fail(stage.name, task.id, error)
 
-    def _open(self, task: Task, asked: list[AssetStage]) -> tuple[Answer, Path]:
+    def _open(self, task: Task, asked: list[AssetStage]) -> FromBlender:
         """Has Blender open the asset and make what these stages need. Raises ObjectError."""
         [row] = task.rows
         request = Request(
@@ -175,4 +188,4 @@ class BlenderWork:
         )
         for stage in asked:
             request = replace(request, **stage.asks(task.id))
-        return self.blender.do(request)
+        return FromBlender(*self.blender.do(request))

@@ -2,19 +2,17 @@
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32
 from PIL import Image
 
-from pipeline.mesh import load
 from pipeline.stage import ObjectError, Row, settings_of
 from pipeline.visibility import visible
-from render.blender_pass import AssetStage, RenderViews, SamplePoints, seen_from
+from render.blender_pass import AssetStage, FromBlender, RenderViews, SamplePoints, seen_from
 from render.cameras import Camera, rig_named
-from render.spec import Answer, Maps
+from render.spec import Maps
 from render.views import encoded
 from schemas.tables import MAPS, Table
 
@@ -51,14 +49,14 @@ class RenderMaps(AssetStage):
         maps = Maps(views=tuple(map(seen_from, self.cameras(object_id))), width=self.width, height=self.height)
         return {"maps": maps} | self.points.asks(object_id)
 
-    def rows(self, object_id: str, answer: Answer, folder: Path) -> list[Row]:
+    def rows(self, object_id: str, made: FromBlender) -> list[Row]:
         cameras = self.cameras(object_id)
-        maps = [np.load(folder / "maps" / f"{number:03d}.npy") for number in range(len(cameras))]
+        maps = [np.load(made.folder / "maps" / f"{number:03d}.npy") for number in range(len(cameras))]
         if all(np.isnan(each).all() for each in maps):
             raise ObjectError("invisible", f"no pixel's centre meets a surface in any of the {len(maps)} views")
-        [sampled] = self.points.rows(object_id, answer, folder)
+        [sampled] = self.points.rows(object_id, made)
         points = np.reshape(sampled["xyz"], (-1, 3)).astype(np.float64)
-        seen = visible(load(folder / "mesh"), points, np.stack([camera.position for camera in cameras]))
+        seen = visible(made.mesh, points, np.stack([camera.position for camera in cameras]))
         return [
             {
                 "object_id": object_id,

@@ -16,7 +16,7 @@ from pipeline.stage import ObjectError
 from pipeline.status import completeness, status
 from pipeline.store import Corpus
 from render.blender import Blender, BlenderSettings
-from render.blender_pass import BlenderPass, RenderViews
+from render.blender_pass import BlenderPass, FromBlender, RenderViews
 from render.cameras import Camera
 from render.gates import THUMBNAIL_BYTES, THUMBNAIL_SIDE, Gates, judge, thumbnail
 from render.spec import Request
@@ -150,8 +150,8 @@ def rows_of(blender, folder):
         key = (name, id(stage))  # cameras have no hash
         if key not in known:
             file = path(folder, name)
-            answer, results = blender.do(Request(asset=str(file), format=file.suffix[1:], **stage.asks(name)))
-            known[key] = stage.rows(name, answer, results)
+            made = blender.do(Request(asset=str(file), format=file.suffix[1:], **stage.asks(name)))
+            known[key] = stage.rows(name, FromBlender(*made))
         return known[key]
 
     return rows
