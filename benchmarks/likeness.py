@@ -57,5 +57,4 @@ def likeness(picture: Picture, truth: Picture) -> dict[str, float | None]:
 
 def reduced(picture: Picture, width: int, height: int) -> Picture:
     """A smaller picture: bicubic and antialiased, colours weighed by their alpha."""
-    small = Image.fromarray(picture).convert("RGBa").resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(small.convert("RGBA"))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
