@@ -119,12 +119,14 @@ class Blender:
     Results lie in a folder on the memory disk (/dev/shm, where there is one) that goes when this is closed; what a killed owner
     left there is swept up by the next one. `ends`: how often its process was ended, by reason: one of LOST, a setting of
     BlenderSettings that says when it is started anew, "between_objects" (it died or chattered unasked), or "disk_full".
+    `passed_over`: by device, why it was not taken, when there was a choice.
     """
 
     def __init__(self, settings: BlenderSettings = BlenderSettings()):  # noqa: B008  (frozen)
         self.settings = settings
         self.ends: Counter[str] = Counter()
         self._devices = devices.candidates(settings.device, devices.gpu_nodes())  # one alone, once Blender is up
+        self.passed_over: dict[str, str] = {}
         self._process: subprocess.Popen | None = None
         self._log = b""
         self._settle(_results_root())
@@ -250,7 +252,7 @@ class Blender:
     def _settle_device(self) -> None:
         """Has Blender render a triangle on each GPU that may do, until one does: its kernels are loaded then, in nobody's time.
         Raises DeviceError when none does and there is no CPU to fall back on."""
-        failed = {}
+        self.passed_over = {}
         patient = replace(self.settings, timeout_s=KERNEL_SECONDS, stall_s=KERNEL_SECONDS)
         for device in self._devices:
             if device != "cpu":
@@ -264,13 +266,13 @@ class Blender:
                         f"choosing {device} brought out a fault on Blender's side, to be mended there:\n{answer.bug}"
                     )
                 if answer.reason:
-                    failed[device] = answer.message
+                    self.passed_over[device] = answer.message
                     if answer.reason != "no_device":
                         warnings.warn(f"{device} is here and does not render: {answer.message}", stacklevel=1)
                     continue
             self._devices = (device,)
             return
-        raise devices.no_device(self.settings.device, failed)
+        raise devices.no_device(self.settings.device, self.passed_over)
 
     def _start(self) -> None:
         """Starts Blender; one that is lost before it is up is started again. Raises RuntimeError when it does not come up."""
