@@ -247,7 +247,7 @@ def test_a_thin_wire_is_not_broken(show):
         assert label(picture[..., 3] > 0, np.ones((3, 3)))[1] == 1
 
 
-@pytest.mark.parametrize("name", ["thin-sheet", "coincident", "single-sided"])
+@pytest.mark.parametrize("name", ["thin-sheet", "coincident", "single-sided", "two-faced"])
 def test_flat_things_have_no_specks(show, name):
     """Within a flat side all pixels are about as light."""
     shown = show(name)

@@ -286,6 +286,11 @@ def _coincident(gltf: Gltf) -> None:
         gltf.show(gltf.part(still_life(), gltf.material(YELLOW)))
 
 
+def _two_faced(gltf: Gltf) -> None:
+    gltf.show(gltf.part(sheet(), gltf.material(RED)))
+    gltf.show(gltf.part(inside_out(sheet()), gltf.material(BLUE)))
+
+
 def _thread(gltf: Gltf) -> None:
     """A line and a point beside the object."""
     far = gltf.numbers([(5, 0, 0), (6, 0, 0)])
@@ -378,6 +383,7 @@ EXHIBITS = (
     _shape("wire", "an unbroken line", spring),
     _shape("thin-sheet", "a yellow sheet without specks", lambda: box(1.6, 1.2, 1e-4)),
     _glb("coincident", SHOWN + ", without specks", _coincident),
+    _glb("two-faced", "a sheet: red from the front, blue from behind", _two_faced),
     # Scenes
     _scene("lights-and-cameras", SHOWN, _lights_and_cameras),
     _scene("helpers", SHOWN, _helpers),
