@@ -7,7 +7,6 @@ import bmesh
 import bpy
 import numpy as np
 
-from render.blender_mesh import MOST_FACES
 
 SAME = 1e-6  # positions are compared to this share of the scene's size, about the precision of float32
 APART = 1e-4  # two sides of a sheet are put so far apart, as a share of their object's size
@@ -20,7 +19,7 @@ def part_coincident_faces() -> None:
     the other side of a sheet and moves a little to where it faces. Of more than MANY faces all stay."""
     shown = [item for item in bpy.context.scene.objects if item.type == "MESH" and not item.hide_render and item.data.polygons]
     starts = np.cumsum([0, *(len(item.data.polygons) for item in shown)])
-    if not shown or starts[-1] > MOST_FACES:  # more than that are refused
+    if not shown or starts[-1] > MANY:
         return
     points = [_placed(item) for item in shown]
     grid = SAME * max(np.abs(each).max() for each in points) or 1.0
