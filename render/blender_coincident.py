@@ -7,7 +7,6 @@ import bmesh
 import bpy
 import numpy as np
 
-
 SAME = 1e-6  # positions are compared to this share of the scene's size, about the precision of float32
 APART = 1e-4  # two sides of a sheet are put so far apart, as a share of their object's size
 NORMALS = "normals of before"

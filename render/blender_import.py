@@ -15,6 +15,8 @@ from render.spec import AXES, AssetError
 # What the glTF importer says of a file that cannot do without an extension which the importer does not have.
 NOT_AVAILABLE = "is not available on this addon version"
 
+NO_SURFACE = {"LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER", "CURVES", "POINTCLOUD", "VOLUME", "GREASEPENCIL"}
+
 BLENDER_FROM_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 
@@ -191,11 +193,11 @@ def _hide(item) -> None:
 
 
 def _hide_what_is_not_shown() -> None:
-    """The asset's lights and cameras go, and what only one of viewport and render would show. Hidden, not removed: it may be a
-    parent of something shown."""
+    """The asset's lights and cameras go, what has no surface (hair, points, smoke), and what only one of viewport and render would
+    show. Hidden, not removed: it may be a parent of something shown."""
     bpy.context.view_layer.update()
     for item in bpy.context.scene.objects:
-        if item.type in ("LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER") or item.hide_render or not item.visible_get():
+        if item.type in NO_SURFACE or item.hide_render or not item.visible_get():
             _hide(item)
 
 
