@@ -1,4 +1,4 @@
-"""Who is compared by benchmarks/render_speed.py: the assets, and what peer, reference and our stages make of them."""
+"""Who is compared by benchmarks/render.py: the assets, and what peer, reference and our stages make of them."""
 
 import hashlib
 import io

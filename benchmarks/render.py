@@ -1,7 +1,7 @@
 """How fast views are made and how true they are, against objaverse-rendering's recipe: the same assets, one machine, one run.
 
-    python -m benchmarks.render_speed FOLDER --limit 30 --references REFERENCES
-    python -m benchmarks.render_speed objaverse=/data/objaverse abo=/data/abo chair.glb --views 0 --json FILE
+    python -m benchmarks.render FOLDER --limit 30 --references REFERENCES
+    python -m benchmarks.render objaverse=/data/objaverse abo=/data/abo chair.glb --views 0 --json FILE
 
 A place is a folder, a file, or a collection as `build --source` takes it, NAME=PATH. --limit takes assets evenly over their sizes.
 
@@ -38,10 +38,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contestants import Comparison, Cost, Ours, TimedViews, chosen, copied, ours, peers, references
-from benchmarks.likeness import Picture, likeness
-from pipeline.stage import ObjectError, Row
-from render.blender_pass import SamplePoints
+if __name__ == "__main__":  # run by its path, this file would be taken for the package `render`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.contestants import Comparison, Cost, Ours, TimedViews, chosen, copied, ours, peers, references  # noqa: E402
+from benchmarks.likeness import Picture, likeness  # noqa: E402
+from pipeline.stage import ObjectError, Row  # noqa: E402
+from render.blender_pass import SamplePoints  # noqa: E402
 
 IDLE = 0.1  # load per core, above which wall clock is not to be believed
 MEASURES = ("psnr", "psnr_object", "ssim", "iou")

@@ -4,7 +4,7 @@ import trimesh
 
 from benchmarks.contestants import Comparison, TimedViews, chosen, ours, peers, references
 from benchmarks.likeness import likeness, over_white, psnr, reduced, ssim
-from benchmarks.render_speed import measured, told
+from benchmarks.render import measured, told
 
 SMALL = TimedViews(rig="ring-1@1", width=64, height=64, samples=64, noise_threshold=0.0, denoise=False)
 
