@@ -90,9 +90,9 @@ def _set_cycles(cycles, settings: Cycles) -> None:
     cycles.denoising_input_passes = "RGB_ALBEDO"
     cycles.denoising_quality = "FAST"
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    # One bounce is enough for the eye; glass needs a way in and a way out.
+    # One bounce of diffuse light is enough for the eye; glass needs a way in and a way out, and mirrors show each other.
     cycles.max_bounces = cycles.transmission_bounces = 4
-    cycles.diffuse_bounces = cycles.glossy_bounces = 1
+    cycles.diffuse_bounces, cycles.glossy_bounces = 1, 3
     cycles.volume_bounces = 0
     cycles.transparent_max_bounces = 16
     cycles.caustics_reflective = cycles.caustics_refractive = False

@@ -116,6 +116,7 @@ def seen_from(camera: Camera) -> View:
 class SamplePoints(AssetStage):
     """Points on each object's surface with their colours, from the mesh as it is rendered."""
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "points"
     writes: ClassVar[Table] = POINTS
 
