@@ -1,7 +1,7 @@
 """How materials, shapes and scenes come out: renders every exhibit of the gallery and lays them out on one labelled sheet.
 
-    python benchmarks/gallery.py FOLDER -o SHEET.png             the gallery; its assets are written into FOLDER
-    python benchmarks/gallery.py FOLDER -o SHEET.png --assets    the assets that lie in FOLDER instead
+    python -m benchmarks.gallery FOLDER -o SHEET.png             the gallery; its assets are written into FOLDER
+    python -m benchmarks.gallery FOLDER -o SHEET.png --assets    the assets that lie in FOLDER instead
 
 luminance, dark, bright   mean over the views of these columns of VIEWS
 edge, contrast            the smallest and largest difference in mean sRGB luminance between the sides of an object that one view

@@ -1,7 +1,7 @@
 """Does each broken asset of a collection of them get the verdict that its manifest expects?
 
     python -m jobs build ROOT --source folder=MALFORMED
-    PYTHONPATH=. python benchmarks/malformed.py MALFORMED ROOT
+    python -m benchmarks.malformed MALFORMED ROOT
 
 MALFORMED holds manifest.csv, with the columns path, verdict (ok, ok-with-warning, quarantine), reason and note, and the assets. One
 line is printed for each line of it: whether what happened agrees, what was expected, and what happened. A second outcome that the

@@ -1,6 +1,6 @@
 """Do the points of a photographed object lie on it? Draws its stored points into its stored views, through the stored cameras.
 
-    python benchmarks/photo_overlay.py ROOT OBJECT_ID -o FILE
+    python -m benchmarks.photo_overlay ROOT OBJECT_ID -o FILE
 
 Upper rows: the views. Lower rows: the same, darkened, with the points in their colours; the nearer ones cover the farther ones.
 """

@@ -1,7 +1,7 @@
 """Do points and views share one frame and one set of colours? Projects each object's points into its pictures.
 
-    python benchmarks/projection.py ROOT                 a corpus: its stored points, in its stored views
-    python benchmarks/projection.py FOLDER --pictures P  a folder of assets: both made anew; the worst objects as pictures in P
+    python -m benchmarks.projection ROOT                 a corpus: its stored points, in its stored views
+    python -m benchmarks.projection FOLDER --pictures P  a folder of assets: both made anew; the worst objects as pictures in P
 
 landed   share of points, over all views, within one pixel of the object's mask (alpha above 0); target: 99.5 %. What is flat and
          seen exactly edge-on has no mask: such an object falls short without a fault.

@@ -1,8 +1,8 @@
 """Does a long run stay as fast and as small as it began, and lose nothing? Renders many objects into a real corpus and looks on.
 
-    python benchmarks/soak.py --objects 1000                          made objects
-    python benchmarks/soak.py --assets FOLDER --workers 4             a folder's assets, in turn, as often as it takes
-    python benchmarks/soak.py --objects 200 --faults 8 --stall 5      a Blender is killed, broken or put to sleep every 8 s or so
+    python -m benchmarks.soak --objects 1000                          made objects
+    python -m benchmarks.soak --assets FOLDER --workers 4             a folder's assets, in turn, as often as it takes
+    python -m benchmarks.soak --objects 200 --faults 8 --stall 5      a Blender is killed, broken or put to sleep every 8 s or so
 
 Each worker is a thread of this process with a Blender of its own; views and points are made, checked and committed as in a build.
 The table is by time: objects per minute, then memory (MB) of this process and of its Blenders: USS is what a process has for

@@ -81,7 +81,7 @@ def _set_cycles(cycles, settings: Cycles) -> None:
     cycles.samples = settings.samples
     cycles.use_adaptive_sampling = settings.samples > ADAPTIVE_STEP
     cycles.adaptive_threshold = settings.noise_threshold
-    cycles.sampling_pattern = "TABULATED_SOBOL"
+    cycles.sampling_pattern = "BLUE_NOISE"  # the denoiser likes it better than others
     cycles.use_light_tree = False
     cycles.use_denoising = settings.denoise
     cycles.denoiser = "OPENIMAGEDENOISE"
@@ -90,9 +90,9 @@ def _set_cycles(cycles, settings: Cycles) -> None:
     cycles.denoising_input_passes = "RGB_ALBEDO"
     cycles.denoising_quality = "FAST"
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    # One bounce of diffuse light is enough for the eye; glass needs a way in and a way out, and mirrors show each other.
-    cycles.max_bounces = cycles.transmission_bounces = 4
-    cycles.diffuse_bounces, cycles.glossy_bounces = 1, 3
+    # More bounces cost next to nothing, as most rays are out in the sky by then; with one, corners are too dark and mirrors have holes.
+    cycles.max_bounces = cycles.transmission_bounces = 8
+    cycles.diffuse_bounces = cycles.glossy_bounces = 4
     cycles.volume_bounces = 0
     cycles.transparent_max_bounces = 16
     cycles.caustics_reflective = cycles.caustics_refractive = False
