@@ -90,7 +90,8 @@ def _set_cycles(cycles, settings: Cycles) -> None:
     cycles.denoising_input_passes = "RGB_ALBEDO"
     cycles.denoising_quality = "FAST"
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
-    # More bounces cost next to nothing, as most rays are out in the sky by then; with one, corners are too dark and mirrors have holes.
+    # More bounces cost next to nothing, as most rays are out in the sky by then; with one, corners are too dark and mirrors show
+    # black holes.
     cycles.max_bounces = cycles.transmission_bounces = 8
     cycles.diffuse_bounces = cycles.glossy_bounces = 4
     cycles.volume_bounces = 0
