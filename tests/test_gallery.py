@@ -109,7 +109,7 @@ def test_white_shows_its_sides_and_neither_burns_out_nor_sinks(show):
         assert light[0] >= 0.45 and light[-1] <= 0.985
         assert (np.diff(light) > 0.02).all()
     assert 0.87 <= light_of(white.sides()[FRONT]["front"]) <= 0.95
-    assert np.mean([measures(picture)["bright_share"] for picture in white.pictures]) < 0.03
+    assert np.mean([measures(picture)["bright_share"] for picture in white.pictures]) < 0.05  # where ball and box light each other
 
 
 @pytest.mark.parametrize(("name", "least"), [("grey", 0.02), ("black", 0.005), ("obj-black", 0.005), ("metal-dark", 0.005)])
