@@ -8,7 +8,7 @@ import numpy as np
 
 from render.blender_engine import set_threads
 from render.blender_import import BLENDER_FROM_Y_UP
-from render.blender_pictures import aim, feed_alike, set_border, show_asset
+from render.blender_pictures import aim, feed_alike, put_in_place, set_border, show_asset
 from render.spec import AssetError, Maps
 
 NARROWEST = 0.01  # width of the pixel filter, pixels; Cycles takes no smaller one
@@ -101,15 +101,7 @@ def _make_diffuse(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> None:
     diffuse = tree.nodes.new("ShaderNodeBsdfDiffuse")
     if "Normal" in shader.inputs and shader.inputs["Normal"].is_linked:
         feed_alike(tree, shader.inputs["Normal"], diffuse.inputs["Normal"])
-    output = diffuse.outputs[0]
-    if "Alpha" in shader.inputs:
-        mix = tree.nodes.new("ShaderNodeMixShader")
-        _round(tree, shader.inputs["Alpha"], mix.inputs[0])
-        tree.links.new(tree.nodes.new("ShaderNodeBsdfTransparent").outputs[0], mix.inputs[1])
-        tree.links.new(output, mix.inputs[2])
-        output = mix.outputs[0]
-    for link in list(shader.outputs[0].links):
-        tree.links.new(output, link.to_socket)
+    put_in_place(tree, shader, diffuse, _round)
 
 
 def _round(tree: bpy.types.NodeTree, like: bpy.types.NodeSocket, socket: bpy.types.NodeSocket) -> None:

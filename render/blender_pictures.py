@@ -15,13 +15,11 @@ from mathutils import Matrix
 from render.blender_engine import set_engine
 from render.blender_import import BLENDER_FROM_Y_UP
 from render.blender_light import light
+from render.blender_paints import SHADER_COLOR
 from render.spec import AssetError, Pictures, View
 
 BLENDER_FROM_OPENCV = np.diag([1.0, -1, -1, 1])  # camera axes: Blender's are x right, y up, z backward
 SENSOR = 36.0  # millimetres; any value does
-
-# The shaders that importers make, and where their colour comes in.
-SHADER_COLOR = {"BSDF_PRINCIPLED": "Base Color", "BSDF_DIFFUSE": "Color", "EMISSION": "Color", "BACKGROUND": "Color"}
 
 # Beyond these sizes Blender's single-precision geometry (products of three lengths) overflows or vanishes.
 SMALLEST, LARGEST = 1e-10, 1e10
@@ -145,10 +143,15 @@ def _show_albedo(scene: bpy.types.Scene) -> None:
 def _replace_by_emission(tree: bpy.types.NodeTree, shader: bpy.types.Node) -> None:
     emission = tree.nodes.new("ShaderNodeEmission")
     feed_alike(tree, shader.inputs[SHADER_COLOR[shader.type]], emission.inputs["Color"])
-    output = emission.outputs[0]
+    put_in_place(tree, shader, emission, feed_alike)
+
+
+def put_in_place(tree: bpy.types.NodeTree, shader: bpy.types.Node, other: bpy.types.Node, feed: Callable) -> None:
+    """Has `other` shade what `shader` did; where that has an alpha, `feed` (like feed_alike) takes it over."""
+    output = other.outputs[0]
     if "Alpha" in shader.inputs:
         mix = tree.nodes.new("ShaderNodeMixShader")
-        feed_alike(tree, shader.inputs["Alpha"], mix.inputs[0])
+        feed(tree, shader.inputs["Alpha"], mix.inputs[0])
         tree.links.new(tree.nodes.new("ShaderNodeBsdfTransparent").outputs[0], mix.inputs[1])
         tree.links.new(output, mix.inputs[2])
         output = mix.outputs[0]
