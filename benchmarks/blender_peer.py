@@ -41,14 +41,12 @@ def main(recipe: str, lights: str, request: Request) -> None:
     blender_mesh.repair_missing_images()
     vertices = blender_mesh.collect(bpy.context.evaluated_depsgraph_get()).vertices
     from_blender = blender_pictures.canonical_from_blender(vertices, request.front)
-    canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
+    canonical = blender_mesh.moved(vertices, from_blender)
 
     scene = bpy.data.scenes.new("compared")
     blender_pictures.show_asset(scene, bpy.context.scene, blender_import.BLENDER_FROM_Y_UP @ from_blender)
     scene.view_settings.view_transform = "Standard"  # as in render.blender_pictures
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    scene.collection.objects.link(camera)
-    scene.camera = camera
+    camera = blender_pictures.add_camera(scene)
     if lights == "ours":
         blender_light.light(scene, camera)
     else:

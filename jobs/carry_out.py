@@ -201,8 +201,8 @@ def _cluster(running: Running) -> Iterator[None]:
         return
     with ExitStack() as stack:
         try:
-            threads = running.setting("blender", BlenderSettings).threads or 1
-            stack.enter_context(cluster(running.address, max(running.workers * threads, running.embed_workers or 0)))
+            cpus = running.workers * running.setting("blender", BlenderSettings).cpus
+            stack.enter_context(cluster(running.address, max(cpus, running.embed_workers or 0)))
         except ConnectionError as error:
             raise Refusal(f"no Ray cluster answers at {running.address}: {error}", exit_code=1) from error
         yield
@@ -220,7 +220,7 @@ def _where(running: Running, step: Step) -> tuple[Pass, int, Where]:
             blender = step.work.blender.on_cluster(gpus())
         except DeviceError as error:
             raise Refusal(str(error), exit_code=1) from error
-        where = OnRay(workers=workers, cpus=blender.threads, gpus=blender.gpus)
+        where = OnRay(workers=workers, cpus=blender.cpus, gpus=blender.gpus)
         return dataclasses.replace(step.work, blender=blender), workers, where
     cards = int(gpus())
     workers = running.embed_workers or max(1, cards)

@@ -82,6 +82,11 @@ class BlenderSettings:
             raise ValueError(f"workers_per_gpu = {self.workers_per_gpu}: must be 1 or more")
 
     @property
+    def cpus(self) -> int:
+        """What one worker takes of a cluster's CPUs."""
+        return self.threads or 1
+
+    @property
     def gpus(self) -> float:
         """The part of a GPU that one worker takes of a cluster."""
         return 0 if self.device == "cpu" else 1 / self.workers_per_gpu
@@ -93,7 +98,7 @@ class BlenderSettings:
                 f'[blender] device = "{self.device}", but Ray knows of no GPU in this cluster: start its nodes with '
                 '`ray start --num-gpus N`, or set device = "cpu"'
             )
-        return replace(self, device=self.device if gpus else "cpu", threads=self.threads or 1)
+        return replace(self, device=self.device if gpus else "cpu", threads=self.cpus)
 
 
 # How Blender's process can be lost with an object in hand, and how often an object is tried before it fails with that reason. A

@@ -59,8 +59,6 @@ def _set_eevee(scene: bpy.types.Scene, samples: int) -> None:
     eevee.taa_render_samples = samples
     eevee.use_shadows = True
     eevee.use_raytracing = False
-    for material in bpy.data.materials:
-        material.use_backface_culling = False  # Cycles shows both sides
 
 
 def _opengl_renderer() -> str:

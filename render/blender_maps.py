@@ -8,8 +8,9 @@ import numpy as np
 
 from render.blender_engine import set_threads
 from render.blender_import import BLENDER_FROM_Y_UP
-from render.blender_pictures import aim, feed_alike, put_in_place, set_border, show_asset
-from render.spec import AssetError, Maps
+from render.blender_mesh import moved
+from render.blender_pictures import add_camera, feed_alike, put_in_place, render_view, show_asset
+from render.spec import Maps
 
 NARROWEST = 0.01  # width of the pixel filter, pixels; Cycles takes no smaller one
 SEE_THROUGH = 256  # so many transparent surfaces are passed by in a row
@@ -40,20 +41,12 @@ def render(
     _set_output(scene, maps)
     _set_cycles(scene, threads)
     _show_surface_only()
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
+    add_camera(scene)
+    canonical = moved(vertices, from_blender)
     for number, view in enumerate(maps.views):
         reached("maps")
-        aim(camera, scene.render, view)
-        set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.exr"
-        scene.render.filepath = str(file)
-        try:
-            bpy.ops.render.render(write_still=True, scene=scene.name)
-        except RuntimeError as error:
-            raise AssetError("render_failed", f"Cycles cannot render the maps of view {number}: {error}") from None
+        render_view(scene, view, canonical, file, f"the maps of view {number}")
         depth, normal = _read(file, maps)
         normal = normal @ BLENDER_FROM_Y_UP[:3, :3]
         hit = (0 < depth) & (depth < NOTHING) & normal.any(axis=-1)

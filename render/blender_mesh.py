@@ -178,14 +178,14 @@ def _joined(placed: list[tuple[_Part, np.ndarray]], materials: Materials) -> Col
             uvs[name][here] = values[:, order]
         for name, values in part.colors.items():
             colors[name][here] = values[:, order]
-        vertices.append(_moved(part.vertices, matrix))
+        vertices.append(moved(part.vertices, matrix))
         first_face, first_vertex = here.stop, first_vertex + len(part.vertices)
     return Collected(
         np.concatenate(vertices), faces, material, uvs, colors, materials.found, materials.images, materials.not_understood
     )
 
 
-def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Points (n, 3) under a 4x4 affine matrix. Written out, because a matrix product rounds differently from machine to machine."""
     x, y, z = points.T
     return np.stack([row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix[:3]], axis=1)
@@ -268,7 +268,7 @@ def write(collected: Collected, canonical_from_blender: np.ndarray, folder: Path
     """
     folder = Path(folder)
     arrays = {
-        "vertices": _moved(collected.vertices, np.asarray(canonical_from_blender, dtype=np.float64)).astype(np.float32),
+        "vertices": moved(collected.vertices, np.asarray(canonical_from_blender, dtype=np.float64)).astype(np.float32),
         "faces": collected.faces,
         "material": collected.material,
     }

@@ -62,17 +62,29 @@ class AssetStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderViews(AssetStage):
+class ThroughRig(AssetStage):
+    """What the stages that look at an asset through the cameras of a rig have in common."""
+
+    rig: str = "openshape-12@1"  # which cameras (render/cameras.py)
+    seed: int = 0  # mixed with the object's id, for rigs that leave things to chance
+    width: int = 224  # pixels
+    height: int = 224
+
+    def __post_init__(self):
+        rig_named(self.rig)
+
+    def cameras(self, object_id: str) -> list[Camera]:
+        return rig_named(self.rig).cameras(self.width, self.height, rng_for(object_id, seed=self.seed, purpose=self.rig))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderViews(ThroughRig):
     """Pictures of each object from the cameras of a rig."""
 
     version: ClassVar[int] = 2
     name: ClassVar[str] = "render"
     writes: ClassVar[Table] = VIEWS
 
-    rig: str = "openshape-12@1"  # which cameras (render/cameras.py)
-    seed: int = 0  # mixed with the object's id, for rigs that leave things to chance
-    width: int = 224  # pixels
-    height: int = 224
     engine: Literal["cycles", "eevee"] = "cycles"  # eevee: less true, and on a GPU alone; of Cycles' settings, `samples` counts
     samples: int = Cycles.samples  # per pixel, at most
     noise_threshold: float = Cycles.noise_threshold  # a pixel this quiet gets no more samples
@@ -81,12 +93,9 @@ class RenderViews(AssetStage):
     gates: Gates = Gates()
 
     def __post_init__(self):
-        rig_named(self.rig)
+        super().__post_init__()
         if self.engine not in ENGINES:
             raise ValueError(f"engine = {self.engine!r}: must be one of {', '.join(ENGINES)}")
-
-    def cameras(self, object_id: str) -> list[Camera]:
-        return rig_named(self.rig).cameras(self.width, self.height, rng_for(object_id, seed=self.seed, purpose=self.rig))
 
     def pictures(self, object_id: str) -> Pictures:
         cycles = Cycles(samples=self.samples, noise_threshold=self.noise_threshold, denoise=self.denoise)

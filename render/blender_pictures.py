@@ -15,6 +15,7 @@ from mathutils import Matrix
 from render.blender_engine import set_engine
 from render.blender_import import BLENDER_FROM_Y_UP
 from render.blender_light import light
+from render.blender_mesh import moved
 from render.blender_paints import SHADER_COLOR
 from render.spec import AssetError, Pictures, View
 
@@ -69,27 +70,38 @@ def render(
     show_asset(scene, bpy.context.scene, BLENDER_FROM_Y_UP @ from_blender)
     _set_output(scene, pictures)
     used = set_engine(scene, pictures, device, threads)
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    scene.collection.objects.link(camera)
-    scene.camera = camera
+    camera = add_camera(scene)
     if pictures.shading == "lit":
         light(scene, camera)
     else:
         _show_albedo(scene)
-    canonical = vertices @ from_blender[:3, :3].T + from_blender[:3, 3]
+    canonical = moved(vertices, from_blender)
     for number, view in enumerate(pictures.views):
         reached("first view" if number == 0 else "views")
-        aim(camera, scene.render, view)
-        set_border(scene.render, view, canonical)
         file = folder / f"{number:03d}.png"
-        scene.render.filepath = str(file)
-        try:
-            bpy.ops.render.render(write_still=True, scene=scene.name)
-        except RuntimeError as error:
-            raise AssetError("render_failed", f"Cycles cannot render view {number}: {error}") from None
+        render_view(scene, view, canonical, file, f"view {number}")
         if not file.is_file():
             raise AssetError("render_failed", f"Cycles wrote no picture of view {number}")
     return used
+
+
+def add_camera(scene: bpy.types.Scene) -> bpy.types.Object:
+    """Gives a scene its camera."""
+    scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(scene.camera)
+    return scene.camera
+
+
+def render_view(scene: bpy.types.Scene, view: View, canonical: np.ndarray, file: Path, what: str) -> None:
+    """Writes what one view shows of a scene, in which the asset has these vertices (V, 3) in the canonical frame.
+    Raises AssetError("render_failed"), which calls it `what`."""
+    aim(scene.camera, scene.render, view)
+    set_border(scene.render, view, canonical)
+    scene.render.filepath = str(file)
+    try:
+        bpy.ops.render.render(write_still=True, scene=scene.name)
+    except RuntimeError as error:
+        raise AssetError("render_failed", f"Cycles cannot render {what}: {error}") from None
 
 
 def show_asset(scene: bpy.types.Scene, asset: bpy.types.Scene, placed: np.ndarray) -> None:

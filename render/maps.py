@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline.stage import ObjectError, Row, settings_of
 from pipeline.visibility import visible
-from render.blender_pass import AssetStage, FromBlender, RenderViews, SamplePoints, seen_from
-from render.cameras import Camera, rig_named
+from render.blender_pass import FromBlender, SamplePoints, ThroughRig, seen_from
+from render.cameras import Camera
 from render.spec import Maps
 from render.views import encoded
 from schemas.tables import MAPS, Table
@@ -20,7 +20,7 @@ STEPS = 2**16 - 1  # of a depth
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderMaps(AssetStage):
+class RenderMaps(ThroughRig):
     """Depth, normals and visible points in the views of RenderViews of the same settings.
 
     The points are not read but made anew, as SamplePoints does: the same ones, to the bit. So the rows depend on its settings too.
@@ -29,21 +29,10 @@ class RenderMaps(AssetStage):
     name: ClassVar[str] = "maps"
     writes: ClassVar[Table] = MAPS
 
-    rig: str = "openshape-12@1"  # which cameras (render/cameras.py)
-    seed: int = 0  # mixed with the object's id, for rigs that leave things to chance
-    width: int = 224  # pixels
-    height: int = 224
     points: SamplePoints = SamplePoints()
-
-    def __post_init__(self):
-        rig_named(self.rig)
 
     def settings(self) -> dict[str, Any]:
         return settings_of(self) | {"points_version": self.points.version}
-
-    def cameras(self, object_id: str) -> list[Camera]:
-        views = RenderViews(rig=self.rig, seed=self.seed, width=self.width, height=self.height)
-        return views.cameras(object_id)
 
     def asks(self, object_id: str) -> dict[str, Any]:
         maps = Maps(views=tuple(map(seen_from, self.cameras(object_id))), width=self.width, height=self.height)
