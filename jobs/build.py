@@ -18,7 +18,7 @@ from pipeline.ingest import Ingest
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
 from pipeline.status import completeness
-from pipeline.teacher import DEFAULT_TEACHER, TeacherError, WeightsMissing
+from pipeline.weights import DEFAULT_TEACHER, TeacherError, WeightsMissing
 from render.blender import BlenderSettings
 from render.blender_pass import AssetStage, BlenderPass, RenderViews, SamplePoints
 from render.gates import Gates

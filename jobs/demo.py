@@ -17,7 +17,7 @@ from pipeline.made.made_objects import write_broken, write_objaverse
 from pipeline.stage import Row
 from pipeline.status import completeness, status
 from pipeline.store import Corpus, quote
-from pipeline.teacher import TINY_TEACHER
+from pipeline.weights import TINY_TEACHER
 from reports.contact_sheet import Subject, contact_sheet
 
 

@@ -25,7 +25,7 @@ from render.eevee import gpu_of_eevee
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 REINSTALL = "make env"
-TINY_TEACHER = "tricorpus-tiny:shapes-v1"  # as in pipeline.teacher, whose import takes seconds
+TINY_TEACHER = "tricorpus-tiny:shapes-v1"  # as in pipeline.weights, whose import takes seconds
 LIMIT = 120  # seconds for one child process; a cold file system is slow
 AMD_DRIVER = Path("/sys/module/amdgpu/version")  # of the driver that AMD gives out; the kernel's own has none
 TIGHT_DISK = 20 << 30
@@ -40,7 +40,7 @@ print(json.dumps({"threads": torch.get_num_threads(), "built_for": torch.version
 
 _TEACHERS = """
 import json, open_clip
-from pipeline.teacher import TINY_TEACHER, TeacherError, find_weights
+from pipeline.weights import TINY_TEACHER, TeacherError, find_weights
 here = []
 for teacher in [TINY_TEACHER, *(":".join(pair) for pair in open_clip.list_pretrained())]:
     try:

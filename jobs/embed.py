@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobs.build import embed_steps
 from jobs.carry_out import Running, carry_out_alone
-from pipeline.teacher import DEFAULT_TEACHER
+from pipeline.weights import DEFAULT_TEACHER
 from schemas.tables import CAPTIONS, VIEWS
 
 

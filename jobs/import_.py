@@ -18,7 +18,7 @@ from pipeline.assets.asset import absolute
 from pipeline.imports.openshape import ImportOpenShape, ImportTexts, OpenShapeFolder
 from pipeline.imports.splits import ImportSplit, read_split
 from pipeline.stage import Single
-from pipeline.teacher import DEFAULT_TEACHER, TeacherError, dim
+from pipeline.weights import DEFAULT_TEACHER, TeacherError, dim
 from schemas.tables import OBJECTS
 
 

@@ -22,7 +22,8 @@ from captions.metadata import CaptionMetadata
 from jobs.progress import progress
 from pipeline.made.made_objects import CATEGORIES, MadeObject, article, joined, made_objects, write_objaverse
 from pipeline.stage import Task, rng_for
-from pipeline.teacher import TINY_TEACHER, TINY_WEIGHTS, Teacher
+from pipeline.teacher import Teacher
+from pipeline.weights import TINY_TEACHER, TINY_WEIGHTS
 from render.blender import Blender, BlenderSettings
 from render.cameras import Rig
 from render.spec import Cycles, Pictures, Request, View

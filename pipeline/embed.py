@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float16, Float32
 
 from pipeline.stage import Made, ObjectError, Task, Work
-from pipeline.teacher import DEFAULT_TEACHER, Device, Teacher, dim, identity, name_in_tables
+from pipeline.teacher import Device, Teacher
+from pipeline.weights import DEFAULT_TEACHER, dim, identity, name_in_tables
 from schemas import tables
 from schemas.check import UNIT_TOLERANCE
 from schemas.tables import Table

@@ -315,6 +315,14 @@ FAILURES = Table(
 )
 
 
+_DTYPE = column(
+    "dtype",
+    pa.string(),
+    "Arithmetic of the teacher's forward pass: float32, or bfloat16 (products; sums in float32). Null: not known.",
+    optional=True,
+)
+
+
 def image_embeddings(teacher: str, dim: int) -> Table:
     """The image embeddings of one teacher, `dim` numbers each."""
     return Table(
@@ -341,6 +349,7 @@ def image_embeddings(teacher: str, dim: int) -> Table:
                     "Embedding of the collection's own picture of the object, unit length. Null: none.",
                     optional=True,
                 ),
+                _DTYPE,
             ]
         ),
         key=("object_id",),
@@ -365,7 +374,35 @@ def text_embeddings(teacher: str, dim: int) -> Table:
                     "Mean of the embeddings of the text in ULIP's 64 prompts, brought to unit length. Null: not made.",
                     optional=True,
                 ),
+                _DTYPE,
             ]
         ),
         key=("text_sha256",),
+    )
+
+
+def class_embeddings(teacher: str, dim: int) -> Table:
+    """The classifiers of one teacher, `dim` numbers each; one row per class name of the corpus: labels of its SPLITS, and categories
+    of its objects. Which prompts the names were put in stands among the settings that made the table."""
+    return Table(
+        f"class_embeddings/{teacher}",
+        pa.schema(
+            [
+                column("name", pa.string(), "The class, as its list or collection spells it."),
+                _STAGE,
+                _STAGE_KEY,
+                column(
+                    "embedding",
+                    pa.list_(pa.float16(), dim),
+                    "Mean of the unit-length embeddings of the name in all prompts, brought to unit length (Uni3D's rule).",
+                ),
+                column(
+                    "raw_mean",
+                    pa.list_(pa.float32(), dim),
+                    "Mean of these embeddings as the teacher gave them (DuoduoCLIP's and OpenShape's rule); any length.",
+                ),
+                _DTYPE,
+            ]
+        ),
+        key=("name",),
     )

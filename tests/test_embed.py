@@ -15,7 +15,8 @@ from pipeline.embed import EmbedImages, EmbedTexts, half_unit
 from pipeline.run import run
 from pipeline.stage import Single, Task
 from pipeline.store import Corpus
-from pipeline.teacher import TINY_TEACHER, Teacher
+from pipeline.teacher import Teacher
+from pipeline.weights import TINY_TEACHER
 from schemas.check import to_table, violations
 from schemas.tables import CAPTIONS, VIEWS
 

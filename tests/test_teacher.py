@@ -11,11 +11,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.stage import ObjectError
-from pipeline.teacher import (
+from pipeline.teacher import Teacher
+from pipeline.weights import (
     DEFAULT_TEACHER,
     TINY_TEACHER,
     TINY_WEIGHTS,
-    Teacher,
     TeacherError,
     dim,
     find_weights,

@@ -8,7 +8,8 @@ import torch
 from jobs.tiny_teacher import PROMPTS, Job, Pairs, _load, augmented, canonical_caption, captions, measure, save, train
 from pipeline.made.made_objects import CATEGORIES, made_objects
 from pipeline.made.recipes import KINDS
-from pipeline.teacher import TINY_TEACHER, TINY_WEIGHTS, Teacher
+from pipeline.teacher import Teacher
+from pipeline.weights import TINY_TEACHER, TINY_WEIGHTS
 
 
 def test_the_weights_in_the_repository_are_small():

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.stage import Row
 from pipeline.store import Corpus, quote
-from pipeline.teacher import DEFAULT_TEACHER
+from pipeline.weights import DEFAULT_TEACHER
 from schemas.check import matrix
 from schemas.tables import OBJECTS, SPLITS
 

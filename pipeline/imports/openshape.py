@@ -27,7 +27,7 @@ from pipeline.imports.openshape_file import NOISE, OpenShapeFile, read_file
 from pipeline.sources.record import RECORD_COLUMNS, record
 from pipeline.stage import Made, ObjectError, Row, Task, Work
 from pipeline.store import Corpus, quote
-from pipeline.teacher import DEFAULT_TEACHER, dim, name_in_tables
+from pipeline.weights import DEFAULT_TEACHER, dim, name_in_tables
 from schemas.tables import CAPTIONS, OBJECTS, POINTS, Table, image_embeddings, text_embeddings
 
 

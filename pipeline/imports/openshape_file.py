@@ -18,7 +18,7 @@ from pipeline.frame import ball_of, placed
 from pipeline.imports.pickled import load_pickled, plain
 from pipeline.points import farthest_first
 from pipeline.stage import ObjectError, Row, rng_for
-from pipeline.teacher import dim, name_in_tables
+from pipeline.weights import dim, name_in_tables
 from schemas.check import UNIT_TOLERANCE, SchemaError, to_table
 from schemas.tables import CAPTIONS, OBJECTS, POINTS, POINTS_PER_OBJECT, Table
 
