@@ -382,8 +382,8 @@ def text_embeddings(teacher: str, dim: int) -> Table:
 
 
 def class_embeddings(teacher: str, dim: int) -> Table:
-    """The classifiers of one teacher, `dim` numbers each; one row per class name of the corpus: labels of its SPLITS, and categories
-    of its objects. Which prompts the names were put in stands among the settings that made the table."""
+    """The classifiers of one teacher, `dim` numbers each; one row per class name of the corpus: labels of SPLITS, and categories
+    of OBJECTS. Which prompts the names were put in stands among the settings that made the table."""
     return Table(
         f"class_embeddings/{teacher}",
         pa.schema(
