@@ -3,44 +3,70 @@
 Another teacher means other tables; nothing else is touched.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32
 
 from pipeline.stage import Made, ObjectError, Task, Work
-from pipeline.teacher import Device, Teacher
+from pipeline.teacher import Device, Dtype, Teacher, unit
 from pipeline.weights import DEFAULT_TEACHER, dim, identity, name_in_tables
 from schemas import tables
 from schemas.check import UNIT_TOLERANCE
 from schemas.tables import Table
+
+# Calls of a worker with a GPU: one computes, the next is read and decoded, the last is written. A model on a CPU needs all cores.
+OVERLAP_ON_GPU = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherStage:
     """What the stages that hold a teacher have in common.
 
-    The device and how much goes into a forward pass are no part of the stage key: they change embeddings by rounding only.
+    The device, how much goes into a forward pass and whether it is compiled are no part of the stage key: they change embeddings by
+    rounding only. Nor is the arithmetic that "auto" comes to; the rows tell it.
     """
 
-    version: ClassVar[int] = 1
-    cpus: ClassVar[float] = 1.0
+    version: ClassVar[int] = 2
+    cpus: ClassVar[None] = None
 
     # Frozen CLIP model, ARCH:PRETRAINED.
     teacher: str = DEFAULT_TEACHER
     # cpu, cuda, or auto: a GPU if the worker sees one. On a cluster only "cuda" asks for a GPU.
     device: Device = "auto"
+    # Arithmetic of the products: float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU.
+    dtype: Dtype = "auto"
+    # Compile the model when a worker starts: takes minutes, may pay on a GPU.
+    compile: bool = False
+
+    def __post_init__(self):
+        for name, known in (("device", get_args(Device)), ("dtype", get_args(Dtype))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(known)}")
 
     @property
     def gpus(self) -> float:
         return 1.0 if self.device == "cuda" else 0.0
 
+    @property
+    def overlap(self) -> int:
+        on_gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
+        return OVERLAP_ON_GPU if on_gpu else 1
+
     def settings(self) -> dict[str, Any]:
-        return {"teacher": identity(self.teacher).to_json()}
+        return {"teacher": identity(self.teacher).to_json(), "dtype": self.dtype}
+
+    def load(self, **sizes: int | None) -> Teacher:
+        """The teacher, in this worker; `sizes` as for Teacher."""
+        # Ray may have been told of more cores than there are.
+        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+        return Teacher(self.teacher, device=self.device, dtype=self.dtype, compile=self.compile, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +80,10 @@ class EmbedImages(TeacherStage):
     where: ClassVar[None] = None
     batch: ClassVar[int] = 64
 
-    # Pictures per forward pass.
-    images_per_forward: int = 32
-    # Threads that decode pictures.
-    decoders: int = 4
+    # Pictures per forward pass. None: found by trying on a GPU, 32 on a CPU.
+    images_per_forward: int | None = None
+    # Threads that decode pictures. None: one for each core of the worker.
+    decoders: int | None = None
 
     @property
     def name(self) -> str:
@@ -68,26 +94,23 @@ class EmbedImages(TeacherStage):
         return tables.image_embeddings(name_in_tables(self.teacher), dim(self.teacher))
 
     def start(self) -> Work:
-        teacher = Teacher(self.teacher, device=self.device, images_per_forward=self.images_per_forward)
-        decoders = ThreadPoolExecutor(self.decoders)
+        teacher = self.load(images_per_forward=self.images_per_forward)
+        decoders = ThreadPoolExecutor(self.decoders or torch.get_num_threads())
 
         def work(tasks: list[Task]) -> Made:
             made = Made()
-            ready: list[tuple[str, int]] = []
-            waiting: list[torch.Tensor] = []
-            vectors: list[np.ndarray] = []
-            for task, images in zip(tasks, decoders.map(lambda task: _prepared(teacher, task), tasks), strict=True):
+            ready: list[tuple[str, list[torch.Tensor]]] = []
+            for task, images in zip(tasks, decoders.map(partial(_prepared, teacher), tasks), strict=True):
                 if isinstance(images, ObjectError):
                     made.fail(self.name, task.id, images)
-                    continue
-                ready.append((task.id, len(images)))
-                waiting += images
-                while len(waiting) >= self.images_per_forward:  # while others are still being decoded
-                    vectors.append(teacher.encode_prepared(waiting[: self.images_per_forward]))
-                    del waiting[: self.images_per_forward]
-            embeddings = iter(half_unit(np.concatenate([*vectors, teacher.encode_prepared(waiting)])))
-            for id, count in ready:
-                made.add(self.name, [{"object_id": id, "embedding": list(islice(embeddings, count))}])
+                else:
+                    ready.append((task.id, images))
+            vectors, lengths = unit(teacher.image_vectors([image for _, images in ready for image in images]))
+            pairs = zip(half_unit(vectors), lengths.tolist(), strict=True)
+            for id, images in ready:
+                embedding, length = zip(*islice(pairs, len(images)), strict=True)
+                row = {"object_id": id, "embedding": list(embedding), "lengths": list(length), "dtype": teacher.dtype}
+                made.add(self.name, [row])
             return made
 
         return work
@@ -115,8 +138,8 @@ class EmbedTexts(TeacherStage):
     where: ClassVar[str] = "kept"
     batch: ClassVar[int] = 1024
 
-    # Texts per forward pass.
-    texts_per_forward: int = 64
+    # Texts per forward pass. None: found by trying on a GPU, 64 on a CPU.
+    texts_per_forward: int | None = None
 
     @property
     def name(self) -> str:
@@ -127,14 +150,15 @@ class EmbedTexts(TeacherStage):
         return tables.text_embeddings(name_in_tables(self.teacher), dim(self.teacher))
 
     def start(self) -> Work:
-        teacher = Teacher(self.teacher, device=self.device, texts_per_forward=self.texts_per_forward)
+        teacher = self.load(texts_per_forward=self.texts_per_forward)
 
         def work(tasks: list[Task]) -> Made:
             texts = [task.rows[0]["text"] for task in tasks]
-            vectors = half_unit(teacher.encode_texts(texts))
+            vectors, lengths = unit(teacher.text_vectors(texts))
             made = Made()
-            rows = ({"text_sha256": task.id, "text": t, "embedding": v} for task, t, v in zip(tasks, texts, vectors, strict=True))
-            made.add(self.name, rows)
+            for task, text, vector, length in zip(tasks, texts, half_unit(vectors), lengths.tolist(), strict=True):
+                row = {"text_sha256": task.id, "text": text, "embedding": vector, "length": length, "dtype": teacher.dtype}
+                made.add(self.name, [row])
             return made
 
         return work

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # A cluster asks for the token that Ray keeps on every machine; Ray's client (ray://) shows it only when told before the import.
 if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().exists():
@@ -17,13 +18,13 @@ from ray.actor import ActorHandle  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError  # noqa: E402
 
 from pipeline.run import Batch, Done, Worker  # noqa: E402
-from pipeline.stage import NoRoom, Pass  # noqa: E402
+from pipeline.stage import NoRoom, Pass, overlap  # noqa: E402
 from pipeline.store import Corpus  # noqa: E402
 
 # What Ray workers import; on a cluster it travels with the job.
 PACKAGES = Path(__file__).resolve().parent.parent
 EXCLUDED = [".git", ".venv", "demo", "tests", "benchmarks", "__pycache__"]
-IN_FLIGHT = 2  # batches per worker, so that none waits for the driver
+WAITING = 1  # batches per worker beside those it works on, so that none waits for the driver
 DEATHS = 3  # of its worker, after which an object fails
 
 
@@ -72,8 +73,8 @@ class OnRay:
     gpus: float | None = None
 
     def __call__(self, corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
-        kind = ray.remote(num_cpus=self._share(work_pass, "cpus"), num_gpus=self._share(work_pass, "gpus"))(Worker)
-        seats = [_Seat(lambda: kind.remote(corpus, work_pass)) for _ in range(self.workers)]
+        kind = ray.remote(**self._takes(work_pass), max_concurrency=overlap(work_pass))(Worker)
+        seats = [_Seat(lambda: kind.remote(corpus, work_pass), overlap(work_pass) + WAITING) for _ in range(self.workers)]
         left, suspects, deaths = iter(batches), deque(), Counter()
         upcoming = next(left, None)
         try:
@@ -117,16 +118,28 @@ class OnRay:
             for seat in seats:
                 ray.kill(seat.actor)
 
-    def _share(self, work_pass: Pass, kind: str) -> float:
-        own = getattr(self, kind)
-        return max(getattr(stage, kind) for stage in work_pass.stages) if own is None else own
+    def _takes(self, work_pass: Pass) -> dict[str, Any]:
+        """What each actor takes of the cluster, as Ray's options."""
+        cpus = [self.cpus] if self.cpus is not None else [stage.cpus for stage in work_pass.stages]
+        gpus = [self.gpus] if self.gpus is not None else [stage.gpus for stage in work_pass.stages]
+        if None not in cpus:
+            return {"num_cpus": max(cpus), "num_gpus": max(gpus)}
+        # Taking the even share would wait for ever where a part of it is another job's. Without the variable Ray sets it to 1.
+        threads = {"env_vars": {"OMP_NUM_THREADS": str(self._even_share())}}
+        return {"num_cpus": 1, "num_gpus": max(gpus), "runtime_env": threads}
+
+    def _even_share(self) -> int:
+        """Cores per worker, were they spread over the cluster evenly."""
+        cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        return max(1, int(min(max(cores), sum(cores) / self.workers)))
 
 
 class _Seat:
-    """A worker's place: the actor that fills it now, and the batches it holds. Until the actor is up, it is given none."""
+    """A worker's place: the actor that fills it now, and the batches it holds, at most `room`. Until the actor is up, it is given
+    none."""
 
-    def __init__(self, make: Callable[[], ActorHandle]):
-        self._make, self._failed_starts = make, 0
+    def __init__(self, make: Callable[[], ActorHandle], room: int):
+        self._make, self._room, self._failed_starts = make, room, 0
         self.start()
 
     def start(self) -> None:
@@ -154,7 +167,7 @@ class _Seat:
 
     @property
     def has_room(self) -> bool:
-        return not self.starting and len(self.flying) < IN_FLIGHT
+        return not self.starting and len(self.flying) < self._room
 
     @property
     def ids(self) -> list[str]:

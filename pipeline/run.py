@@ -9,7 +9,9 @@ be killed at any point, and the same command goes on where it stopped.
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.stage import Made, ObjectError, Pass, Row, Stage, Task
+from pipeline.stage import Made, ObjectError, Pass, Row, Stage, Task, overlap
 from pipeline.store import Corpus, CorpusError, quote
 from schemas.check import to_table, violations
 from schemas.tables import FAILURES, Table
@@ -170,13 +172,27 @@ Where = Callable[[Corpus, Pass, Iterable[Batch]], Iterator[Done]]
 
 
 def here(corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
-    """Do the batches in this process."""
+    """Do the batches in this process, and give what they came to in their order."""
     worker = Worker(corpus, work_pass)
     try:
-        for batch in batches:
-            yield worker.do(batch)
+        yield from map(worker.do, batches) if overlap(work_pass) == 1 else _at_once(worker.do, batches, overlap(work_pass))
     finally:
         worker.close()
+
+
+def _at_once(do: Callable[[Batch], Done], batches: Iterable[Batch], count: int) -> Iterator[Done]:
+    """The batches, `count` of them at once, in their order. Before it ends, even by an error, those begun are done."""
+    flying: deque[Future[Done]] = deque()
+    pool = ThreadPoolExecutor(count)
+    try:
+        for batch in batches:
+            flying.append(pool.submit(do, batch))
+            if len(flying) > count:  # one is ready to begin whenever one ends
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def run(

@@ -88,7 +88,9 @@ class Stage(Protocol):
     where      SQL condition that says which rows of the input table count, or None: all of them
     writes     the output table; its id column holds the tasks' ids; its rows carry the stage's name in `stage`
     batch      objects per call of the work, at most
-    cpus gpus  what one worker takes of a cluster
+    cpus gpus  what one worker takes of a cluster; cpus None: it takes one, and its libraries use an even share of the cores
+
+    A stage may also have `overlap`: how many calls of its work may run at once, in threads of one worker. Without it: one.
     """
 
     name: str
@@ -100,7 +102,7 @@ class Stage(Protocol):
     where: str | None
     writes: Table
     batch: int
-    cpus: float
+    cpus: float | None
     gpus: float
 
     def settings(self) -> dict[str, Any]:
@@ -134,6 +136,11 @@ class Single:
 
     def start(self) -> Work:
         return self.stage.start()
+
+
+def overlap(work_pass: Pass) -> int:
+    """How many calls of the pass's work may run at once in one worker: while one computes, others read and write."""
+    return min(getattr(stage, "overlap", 1) for stage in work_pass.stages)
 
 
 def settings_of(stage) -> dict[str, Any]:

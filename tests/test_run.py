@@ -1,4 +1,8 @@
 import dataclasses
+import errno
+import os
+import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -6,7 +10,7 @@ import pytest
 
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import here, run
-from pipeline.stage import Made, Single
+from pipeline.stage import Made, NoRoom, Single
 from pipeline.status import status
 from pipeline.store import Corpus, CorpusError
 from schemas.check import to_table
@@ -22,8 +26,15 @@ def ray_workers():
             yield OnRay(workers=2)
 
 
+@pytest.fixture(params=["one by one", "overlapping"])
+def calls(request, monkeypatch):
+    """How many calls of the work run at once in a worker."""
+    if request.param == "overlapping":
+        monkeypatch.setattr(Shout, "overlap", 3, raising=False)
+
+
 @pytest.fixture(params=["here", "on Ray"])
-def where(request):
+def where(request, calls):
     return here if request.param == "here" else request.getfixturevalue("ray_workers")
 
 
@@ -92,13 +103,13 @@ def test_a_row_that_breaks_a_promise_becomes_a_failure(corpus):
     assert failures(corpus)["test/2"]["reason"] == "refused_by_check"
 
 
-def test_an_object_that_kills_its_worker_costs_only_itself(corpus, ray_workers):
+def test_an_object_that_kills_its_worker_costs_only_itself(corpus, calls, ray_workers):
     run(corpus, Single(Shout(dies=("Thing 3",))), where=ray_workers)
     assert texts(corpus) == {f"test/{n}": f"THING {n}!" for n in range(20) if n != 3}
     assert failures(corpus)["test/3"]["reason"] == "worker_died"
 
 
-def test_here_and_on_ray_make_the_same_rows(corpus, tmp_path, ray_workers):
+def test_here_and_on_ray_make_the_same_rows(corpus, calls, tmp_path, ray_workers):
     other = dataclasses.replace(corpus, root=str(tmp_path / "other"))
     other.create(OBJECTS)
     other.append(OBJECTS, other.write(OBJECTS, corpus.need("objects").to_table()))
@@ -133,7 +144,7 @@ def test_a_worker_that_cannot_be_set_up_stops_the_run_with_its_own_error(corpus,
     assert not texts(corpus) and not failures(corpus)
 
 
-def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, monkeypatch):
+def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, calls, monkeypatch):
     monkeypatch.setattr("pipeline.run.COMMIT_SECONDS", 0.0)
     append, appended = Corpus.append, []
 
@@ -150,6 +161,57 @@ def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, monkeypatc
     assert len(texts(corpus)) == 8  # `texts` asserts that no object is there twice
     [summary] = run(corpus, Single(Shout()))
     assert (summary.done, len(texts(corpus))) == (12, 20)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Together(Shout):
+    """A stage whose calls wait for one another, and end in another order than they began."""
+
+    overlap: ClassVar = 3
+
+    def start(self):
+        work, meeting, at_once = super().start(), threading.Barrier(3), threading.Semaphore(3)
+
+        def meet(tasks):
+            assert at_once.acquire(blocking=False)  # never more than three
+            place = meeting.wait(timeout=10)
+            time.sleep(0.05 * place)
+            at_once.release()
+            return work(tasks)
+
+        return meet
+
+
+def test_calls_that_overlap_are_as_many_as_the_stage_says_and_leave_the_rows_in_their_order(corpus, tmp_path):
+    other = dataclasses.replace(corpus, root=str(tmp_path / "other"))
+    for number in range(20, 24):
+        corpus.append(OBJECTS, corpus.write(OBJECTS, to_table(OBJECTS, [object_row(number)])))
+    other.create(OBJECTS)
+    other.append(OBJECTS, other.write(OBJECTS, corpus.need("objects").to_table()))
+    run(corpus, Single(Shout()))
+    run(other, Single(Together()))  # six batches of four: two meetings of three
+    assert corpus.need("captions").to_table().equals(other.need("captions").to_table())
+
+
+def test_a_full_disk_met_by_one_of_several_calls_stops_the_run_and_keeps_what_was_made_before(corpus, monkeypatch):
+    monkeypatch.setattr(Shout, "overlap", 3, raising=False)
+    write, written = Corpus.write, []
+
+    def write_until_full(self, table, rows):
+        if table.name == "captions":
+            written.append(table.name)
+            if len(written) == 4:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, table, rows)
+
+    monkeypatch.setattr(Corpus, "write", write_until_full)
+    with pytest.raises(NoRoom), corpus.lock():
+        run(corpus, Single(Shout()))
+    monkeypatch.setattr(Corpus, "write", write)
+    kept = len(texts(corpus))
+    assert kept in (0, 4, 8, 12, 16) and not failures(corpus)
+    [summary] = run(corpus, Single(Shout()))
+    assert (summary.done, len(texts(corpus))) == (20 - kept, 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
