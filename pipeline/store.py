@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import lance
 import numpy as np
 import pyarrow as pa
@@ -25,52 +24,19 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from pipeline.stage import NoRoom, Row
 from schemas.check import repeated_key
+from schemas.corpus import CorpusError, Reader, any_of, quote
 from schemas.tables import FAILURES, Table
+
+__all__ = ["Corpus", "CorpusError", "quote"]
 
 # Fragments below this size cost every later read; compaction makes them one.
 FRAGMENT_BYTES = 256 << 20
 SMALL_FRAGMENTS = 64
 
 
-class CorpusError(Exception):
-    """The corpus cannot be used as asked; the message says what to do."""
-
-
 @dataclass(frozen=True)
-class Corpus:
-    """The folder or URI that holds `<table>.lance`."""
-
-    root: str
-
-    @classmethod
-    def at(cls, root: str) -> "Corpus":
-        """The corpus at a URI, or at a local path, which may be relative."""
-        return cls(root if "://" in root else str(Path(root).absolute()))
-
-    def uri(self, table: str) -> str:
-        return f"{self.root.rstrip('/')}/{table}.lance"
-
-    def open(self, table: str, version: int | None = None) -> lance.LanceDataset | None:
-        """The table, or None when it has not been made."""
-        try:
-            return lance.dataset(self.uri(table), version=version)
-        except (ValueError, FileNotFoundError) as error:
-            if "was not found" in str(error) or isinstance(error, FileNotFoundError):
-                return None
-            raise
-
-    def need(self, table: str) -> lance.LanceDataset:
-        """The table; CorpusError when it has not been made."""
-        dataset = self.open(table)
-        if dataset is None:
-            raise CorpusError(f"{self.root} has no table {table!r}: it is not a corpus, or the stage before has not been run")
-        return dataset
-
-    def tables(self) -> list[str]:
-        """Names of the tables there are."""
-        files, root = fsspec.url_to_fs(self.root)
-        found = [*files.glob(f"{root}/*.lance"), *files.glob(f"{root}/*/*.lance")]
-        return sorted(path[len(root) + 1 :].removesuffix(".lance") for path in found)
+class Corpus(Reader):
+    """The folder or URI that holds `<table>.lance`, to be read and written."""
 
     def create(self, table: Table, made_by: dict[str, Any] | None = None) -> lance.LanceDataset:
         """The table, made empty if it is not there; `made_by`, how one stage makes it, is stored in its schema metadata as JSON.
@@ -93,17 +59,6 @@ class Corpus:
             dataset.update_schema_metadata({"made_by": after, "key": json.dumps(table.key), "shared": json.dumps(table.shared)})
             dataset = self.need(table.name)
         return dataset
-
-    def made_by(self, table: str) -> dict[str, dict[str, Any]]:
-        """The settings that made a table, by stage, as `create` stored them."""
-        dataset = self.open(table)
-        stored = (dataset.schema.metadata or {}).get(b"made_by") if dataset else None
-        return json.loads(stored) if stored else {}
-
-    def declared(self, table: str) -> Table:
-        """A table of this corpus as its own schema metadata describe it."""
-        schema = self.need(table).schema
-        return Table(table, schema, tuple(json.loads(schema.metadata[b"key"])), json.loads(schema.metadata[b"shared"]))
 
     def write(self, table: Table, rows: pa.Table) -> list[str]:
         """Rows as fragments that no reader can see yet: JSON for `append`. May be called by many workers at once."""
@@ -130,8 +85,7 @@ class Corpus:
         """Remove the rows of some ids. For the one committer."""
         ids = list(ids)
         for start in range(0, len(ids), 1000):
-            listed = ", ".join(quote(id) for id in ids[start : start + 1000])
-            condition = f"{table.id_column} IN ({listed})"
+            condition = any_of(table.id_column, ids[start : start + 1000])
             self.need(table.name).delete(f"({condition}) AND ({where})" if where else condition)
 
     def take(self, table: str, version: int, positions: np.ndarray, columns: Iterable[str]) -> list[Row]:
@@ -206,8 +160,3 @@ class Corpus:
                 f"a disk is full; that of {self.root} has {free:,} MB left. What was committed is kept: make room, or move the "
                 f"corpus to a larger disk, and run the same command again. ({str(error).splitlines()[-1]})"
             ) from error
-
-
-def quote(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
