@@ -157,7 +157,8 @@ class Teacher:
 
     def staged(self, inputs: Sequence[torch.Tensor], size: int) -> torch.Tensor:
         """`size` inputs on the device: the last pass of a call is filled up with copies of its first input."""
-        batch = torch.stack([*inputs, *[inputs[0]] * (size - len(inputs))])
+        filled = [*inputs, *[inputs[0]] * (size - len(inputs))]
+        batch = torch.stack([one.movedim(0, -1) for one in filled]).movedim(-1, 1)  # channels last, as pictures come from Pillow
         if not self._copies:
             return batch
         with torch.cuda.stream(self._copies):  # while a forward pass runs
