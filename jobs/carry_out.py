@@ -19,6 +19,7 @@ from pipeline.on_ray import OnRay, cluster, gpus
 from pipeline.run import Summary, Where, here, run
 from pipeline.stage import NoRoom, Pass, Row, Single, Stage
 from pipeline.store import Corpus
+from pipeline.teacher_error import TeacherError
 from render.blender import BlenderSettings
 from render.blender_pass import BlenderPass
 from render.devices import DeviceError
@@ -94,8 +95,12 @@ SECTIONS = (
     "caption",
     "embed_images",
     "embed_texts",
+    "embed_classes",
     "openshape",
 )
+
+# What the tasks of a stage are, by the column it goes by.
+UNITS = {"object_id": "objects", "text_sha256": "texts", "name": "class names"}
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,13 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
     with running.corpus.lock(), _cluster(running):
         for step in steps:
             stages = step.work.stages
-            if step.where_wanted and not any(_wanted(running.corpus, stage) for stage in stages):
+            if step.where_wanted and not any(_wanted(running.corpus, stage, step.records) for stage in stages):
                 continue
             for stage in stages:
                 say(running, f"{stage.name}  {_settings_line(stage.settings())}".rstrip())
             work, workers, where = _where(running, step)
             title = " + ".join(stage.name for stage in stages)
-            with progress(title, None, "texts" if stages[0].per == "text_sha256" else "objects", quiet=running.json) as bar:
+            with progress(title, None, UNITS[stages[0].per], quiet=running.json) as bar:
 
                 def watch(total: int, counts: dict[str, int], bar=bar) -> None:
                     bar.update(done=counts["done"], failed=counts["failed"], total=total)
@@ -132,7 +137,7 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
                     made = run(
                         running.corpus, work, where=where, workers=workers, records=step.records, whole=step.whole, watch=watch
                     )
-                except (DeviceError, NoRoom) as error:
+                except (DeviceError, NoRoom, TeacherError) as error:
                     raise Refusal(str(getattr(error, "cause", error)), exit_code=1) from error  # Ray's carry the whole story
             summaries += made
             for summary in made:
@@ -185,9 +190,11 @@ def summary_line(summary: Summary) -> str:
     return f"  {summary.stage:<44}{numbers}  [{duration(summary.seconds)}{rate}]"
 
 
-def _wanted(corpus: Corpus, stage: Stage) -> bool:
+def _wanted(corpus: Corpus, stage: Stage, records: Iterable[Row] | None) -> bool:
     """Whether the stage has something to do, or ever had: then its leftovers may have to go."""
-    return stage.name in corpus.made_by(stage.writes.name) or corpus.need(stage.reads).count_rows(stage.where) > 0
+    if stage.name in corpus.made_by(stage.writes.name):
+        return True
+    return corpus.need(stage.reads).count_rows(stage.where) > 0 if records is None else any(True for _ in records)
 
 
 def _settings_line(settings: dict[str, Any]) -> str:

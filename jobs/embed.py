@@ -1,4 +1,5 @@
-"""Embed the views and captions of a corpus with a teacher; another teacher makes tables of its own and touches nothing else."""
+"""Embed the views, captions and class names of a corpus with a teacher. Another teacher makes tables of its own and touches nothing
+else."""
 
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ class Job(Running):
 
 
 def main(job: Job) -> int:
-    """Run both stages; the one whose table is there, in a corpus that has only views or (imported) only captions."""
-    there = [table for table in (VIEWS.name, CAPTIONS.name) if job.corpus.open(table)] or [VIEWS.name]
+    """Run the stages whose tables are there: a corpus may have only views or (imported) only captions."""
+    there = [table for table in (VIEWS.name, CAPTIONS.name) if job.corpus.open(table) is not None] or [VIEWS.name]
     return carry_out_alone(
-        job, tuple(there), lambda job: [step for step in embed_steps(job, job.teacher) if step.work.stages[0].reads in there]
+        job, tuple(there), lambda job: [step for step in embed_steps(job, job.teacher) if step.work.stages[0].reads in (*there, "")]
     )

@@ -188,7 +188,7 @@ def _image_embeddings(rows: pa.Table) -> Iterator[Violation]:
             yield Violation(number, "embedding", message)
 
 
-def _text_embeddings(rows: pa.Table) -> Iterator[Violation]:
+def _one_embedding(rows: pa.Table) -> Iterator[Violation]:
     for number, vector in enumerate(matrix(rows["embedding"])):
         if message := _not_unit(vector[None]):
             yield Violation(number, "embedding", message)
@@ -206,5 +206,6 @@ _RULES: dict[str, Callable[[pa.Table], Iterable[Violation]]] = {
     MAPS.name: _maps,
     CAPTIONS.name: _captions,
     "image_embeddings/": _image_embeddings,
-    "text_embeddings/": _text_embeddings,
+    "text_embeddings/": _one_embedding,
+    "class_embeddings/": _one_embedding,
 }

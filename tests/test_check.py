@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.check import SchemaError, to_table, violations
-from schemas.tables import CAPTIONS, OBJECTS, POINTS, VIEWS, image_embeddings, text_embeddings
+from schemas.tables import CAPTIONS, OBJECTS, POINTS, VIEWS, class_embeddings, image_embeddings, text_embeddings
 from shout import object_row
 
 MADE = {"stage": "s", "stage_key": "k"}
@@ -96,6 +96,11 @@ def test_embeddings_must_be_finite_and_of_unit_length(rng):
     bad[0] = np.inf
     rows = [{"text_sha256": str(n), **MADE, "text": "a", "embedding": value} for n, value in enumerate([unit[0], bad])]
     assert found(texts, *rows) == [(1, "embedding")]
+    classes = class_embeddings("t", 8)  # where the mean as the teacher gave it may have any length
+    rows = [
+        {"name": str(n), **MADE, "embedding": value, "raw_mean": 3 * unit[0]} for n, value in enumerate([unit[0], unit[0] * 0.9])
+    ]
+    assert found(classes, *rows) == [(1, "embedding")]
 
 
 def test_a_caption_is_kept_or_dropped_for_a_reason():

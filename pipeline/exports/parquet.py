@@ -26,15 +26,17 @@ def export_parquet(
     """Write the parts that are not there yet; returns the rows written, by table.
 
     `teacher`: the only one whose embeddings are wanted; None: all. `everything`: all rows of all tables; otherwise those of the
-    chosen objects and of the texts said of them.
+    chosen objects and of the texts said of them, and all class names.
     """
     ids = None if everything else set(chosen.ids)
     texts = None if everything else _texts(corpus, ids)
     written = {}
     tables = [name for name in corpus.tables() if teacher is None or "/" not in name or name.endswith(f"/{teacher}")]
     for number, name in enumerate(tables):
-        of_texts = name.startswith("text_embeddings/")
-        column, wanted = ("text_sha256", texts) if of_texts else ("object_id", ids)
+        # Class names go along whole: they are few, and any object may be asked about all of them.
+        column, wanted = {"text_embeddings": ("text_sha256", texts), "class_embeddings": ("name", None)}.get(
+            name.partition("/")[0], ("object_id", ids)
+        )
         written[name] = _export(corpus.need(name), name, column, wanted, output)
         watch(number + 1, 0)
     return written
