@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from jobs.build import Job as Build
 from jobs.build import main as build
+from jobs.evaluate import Job as Evaluate
+from jobs.evaluate import main as evaluate
 from jobs.progress import duration
 from jobs.status import page
 from pipeline.made.made_objects import write_broken, write_objaverse
@@ -45,7 +45,8 @@ def main(job: Job) -> int:
     corpus = Corpus.at(root)
     sheet = job.folder / "contact_sheet.png"
     contact_sheet(subjects(corpus, 12), caption=f"{root}: views, and points seen through the same cameras").save(sheet)
-    print(f"\n{page(root, status(corpus), completeness(corpus))}\n\n{agreement(corpus, TINY_TEACHER)}")
+    print(f"\n{page(root, status(corpus), completeness(corpus))}\n")
+    evaluate(Evaluate(evaluation="canary", root=root))
     print(f"\nlook at {sheet}; all of it took {duration(time.monotonic() - began)}")
     return 0
 
@@ -73,28 +74,3 @@ def subjects(corpus: Corpus, count: int) -> list[Subject]:
         )
         for id in chosen
     ]
-
-
-def agreement(corpus: Corpus, teacher: str) -> str:
-    """How well text and pictures find each other under a teacher: for each object its first caption against all objects' views."""
-    images = {
-        row["object_id"]: np.mean(np.array(row["embedding"], np.float32), axis=0)
-        for row in corpus.need(f"image_embeddings/{teacher}").to_table().to_pylist()
-    }
-    texts = {
-        row["text_sha256"]: np.array(row["embedding"], np.float32)
-        for row in corpus.need(f"text_embeddings/{teacher}").to_table().to_pylist()
-    }
-    first: dict[str, np.ndarray] = {}
-    for row in corpus.need("captions").to_table(filter="kept").sort_by("caption").to_pylist():
-        if row["object_id"] in images:
-            first.setdefault(row["object_id"], texts[row["text_sha256"]])
-    ids = sorted(first)
-    image = np.array([images[id] / np.linalg.norm(images[id]) for id in ids])
-    cosine = np.array([first[id] for id in ids]) @ image.T  # (texts, objects)
-    found = []
-    for name, scores in (("text → object", cosine), ("object → text", cosine.T)):
-        rank = (scores > np.diag(scores)[:, None]).sum(axis=1)
-        found.append(f"{name}  top-1 {np.mean(rank < 1):.0%}  top-5 {np.mean(rank < 5):.0%}")
-    chance = f"chance: {1 / len(ids):.0%} and {5 / len(ids):.0%}"
-    return f"{teacher} on {len(ids)} objects, first caption against the mean of the views ({chance})\n  " + "\n  ".join(found)

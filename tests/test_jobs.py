@@ -53,9 +53,8 @@ def test_every_job_explains_itself(name, capsys):
 
 def test_build_makes_every_table_and_says_what_failed(built, source, capsys):
     corpus = Corpus(built)
-    assert corpus.tables() == sorted(
-        ["objects", "views", "points", "captions", "failures", f"image_embeddings/{TINY}", f"text_embeddings/{TINY}"]
-    )
+    embeddings = [f"{kind}_embeddings/{TINY}" for kind in ("image", "text", "class")]
+    assert corpus.tables() == sorted(["objects", "views", "points", "captions", "failures", *embeddings])
     assert corpus.need("views").count_rows() == 4 * 12
     assert corpus.need("points").count_rows() == 4
     assert corpus.need(f"image_embeddings/{TINY}").count_rows() == 4
