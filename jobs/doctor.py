@@ -40,15 +40,20 @@ print(json.dumps({"threads": torch.get_num_threads(), "built_for": torch.version
 
 _TEACHERS = """
 import json, open_clip
-from pipeline.weights import TINY_TEACHER, TeacherError, find_weights
-here = []
+from pipeline.model import need_text_files
+from pipeline.weights import TINY_TEACHER, WeightsMissing, find_weights
+here, lacking = [], {}
 for teacher in [TINY_TEACHER, *(":".join(pair) for pair in open_clip.list_pretrained())]:
     try:
-        if find_weights(teacher).exists():
+        find_weights(teacher)
+        try:
+            need_text_files(teacher)
             here.append(teacher)
-    except TeacherError:  # says that they are not here
+        except WeightsMissing as error:
+            lacking[teacher] = str(error)
+    except WeightsMissing:  # most are not here
         pass
-print(json.dumps(here))
+print(json.dumps([here, lacking]))
 """
 
 
@@ -308,15 +313,13 @@ def _weights() -> list[Fact]:
     output, error = _child("-c", _TEACHERS)
     if output is None:
         return [Fact("teacher weights", MISSING, f"cannot be looked for: {error}", REINSTALL)]
-    here = json.loads(output)
+    here, lacking = json.loads(output)
+    incomplete = [Fact("teacher weights", NOTE, f"{teacher}, but not all it needs", why) for teacher, why in lacking.items()]
     if others := [teacher for teacher in here if teacher != TINY_TEACHER]:
-        return [Fact("teacher weights", OK, ", ".join(others))]
+        return [Fact("teacher weights", OK, ", ".join(others)), *incomplete]
     found = f"only {TINY_TEACHER}, which knows simple shapes" if here else "none"
-    return [
-        Fact(
-            "teacher weights", NOTE, found, "`python -m jobs embed ROOT --teacher NAME` says which file a teacher needs, and where"
-        )
-    ]
+    todo = "`python -m jobs embed ROOT --teacher NAME` says which file a teacher needs, and where"
+    return [Fact("teacher weights", NOTE, found, todo), *incomplete]
 
 
 def _child(*arguments: str) -> tuple[str | None, str]:

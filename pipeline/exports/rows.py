@@ -58,14 +58,18 @@ def _labels(corpus: Corpus, split: str) -> dict[str, str | None]:
 def choose_teacher(corpus: Corpus, asked: str | None) -> str | None:
     """The teacher whose embeddings are exported: the one asked for, the only one, or the default one; None: the corpus has none.
 
-    Raises ValueError when it has not the one asked for, or several of which none is the default.
+    Raises ValueError when it has not the one asked for, or several of which none is the default; CorpusError when its tables hold
+    embeddings of different weights.
     """
-    teachers = sorted({name.partition("/")[2] for name in corpus.tables() if name.startswith("image_embeddings/")})
+    teachers = corpus.teachers()
     if asked is not None and asked not in teachers:
         raise ValueError(f"the corpus has no image embeddings of {asked!r}; it has: {', '.join(teachers) or 'none'}")
     if asked is None and len(teachers) > 1 and DEFAULT_TEACHER not in teachers:
         raise ValueError(f"the corpus has several teachers: say --teacher with one of {', '.join(teachers)}")
-    return asked or (DEFAULT_TEACHER if DEFAULT_TEACHER in teachers else next(iter(teachers), None))
+    chosen = asked or (DEFAULT_TEACHER if DEFAULT_TEACHER in teachers else next(iter(teachers), None))
+    if chosen:
+        corpus.teacher_of(chosen)  # raises
+    return chosen
 
 
 class Rows:
