@@ -13,12 +13,14 @@ from jobs.carry_out import Running, Step, carry_out, finish, say
 from jobs.refusal import Refusal
 from jobs.status import source_lines
 from pipeline.assets.preflight import Limits
+from pipeline.classes import ClassNames, EmbedClasses
 from pipeline.embed import EmbedImages, EmbedTexts
 from pipeline.ingest import Ingest
+from pipeline.model import need_text_files
 from pipeline.sources.source import source_from
 from pipeline.stage import Row, Single
 from pipeline.status import completeness
-from pipeline.weights import DEFAULT_TEACHER, TeacherError, WeightsMissing
+from pipeline.weights import DEFAULT_TEACHER, TeacherError, WeightsMissing, absolute_name, refuse_other_weights
 from render.blender import BlenderSettings
 from render.blender_pass import AssetStage, BlenderPass, RenderViews, SamplePoints
 from render.gates import Gates
@@ -99,12 +101,21 @@ def caption_step(job: Running) -> Step:
 
 
 def embed_steps(job: Running, teacher: str) -> list[Step]:
-    """The steps that embed views and texts with one teacher. Raises Refusal when there is no such teacher, or no weights of it."""
+    """The steps that embed views, texts and class names with one teacher. Raises Refusal when there is no such teacher, or no
+    weights of it."""
     try:
-        kinds = {"embed_images": EmbedImages, "embed_texts": EmbedTexts}
+        teacher = absolute_name(teacher)  # workers run in other folders
+        kinds = {"embed_images": EmbedImages, "embed_texts": EmbedTexts, "embed_classes": EmbedClasses}
         stages = [job.setting(section, kind, teacher=teacher) for section, kind in kinds.items()]
         for stage in stages:
             stage.settings()  # looks for the weights now, not after hours of rendering
+        need_text_files(teacher)
+        refuse_other_weights(job.corpus, teacher)
     except TeacherError as error:
         raise Refusal(str(error), exit_code=1 if isinstance(error, WeightsMissing) else 2) from error
-    return [Step(Single(stage), embeds=True) for stage in stages]
+    images, texts, classes = (Single(stage) for stage in stages)
+    return [
+        Step(images, embeds=True),
+        Step(texts, embeds=True),
+        Step(classes, records=ClassNames(job.corpus), whole=True, embeds=True, where_wanted=True),
+    ]
