@@ -59,7 +59,7 @@ from schemas.check import to_table
 from schemas.tables import CAPTIONS, VIEWS, Table
 
 IDLE = 0.1  # load per core, above which wall clock is not to be believed
-MATRICES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
+MATRICES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 SIZE = 224  # of made pictures, pixels
 WORDS = (
     "red blue wooden rusty small round carved low poly chair mug lamp castle truck vase robot with a handle and four legs".split()

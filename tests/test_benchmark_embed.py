@@ -38,7 +38,7 @@ def test_flops_are_those_of_the_products(tmp_path):
 
 def test_the_matmul_rate_is_above_that_of_any_model_and_below_what_no_machine_can():
     rate, size = matmul_rate(torch.device("cpu"), torch.float32, seconds=0.05)
-    assert 1e9 < rate < 1e14 and size in (512, 1024, 2048, 4096)
+    assert 1e9 < rate < 1e14 and size in (512, 1024, 2048)
 
 
 def test_rates_and_shares_belong_together(found):
