@@ -100,6 +100,11 @@ def page(found: Canary, again: list[Reencoded]) -> str:
         lines += [f"  {one.table}: {one.skipped or f'{one.worst:.4f} of {one.compared} rows'}" for one in again]
     if found.notes:
         lines += ["", *(f"note: {note}" for note in found.notes)]
+    if found.problems and again and not any(one.skipped or one.differing for one in again):
+        lines += [
+            "",
+            "note: what was encoded again is as it is stored: so the teacher knows too little of these objects to check by",
+        ]
     if why := problems(found, again):
         lines += ["", *(f"problem: {problem}" for problem in why), "", "verdict: NOT fit to train on"]
     else:
