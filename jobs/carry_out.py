@@ -18,7 +18,7 @@ from jobs.refusal import Refusal
 from pipeline.on_ray import OnRay, cluster, gpus
 from pipeline.run import Summary, Where, here, run
 from pipeline.stage import NoRoom, Pass, Row, Single, Stage
-from pipeline.store import Corpus
+from pipeline.store import Corpus, CorpusError
 from pipeline.teacher_error import TeacherError
 from render.blender import BlenderSettings
 from render.blender_pass import BlenderPass
@@ -137,7 +137,7 @@ def carry_out(running: Running, steps: Iterable[Step]) -> list[Summary]:
                     made = run(
                         running.corpus, work, where=where, workers=workers, records=step.records, whole=step.whole, watch=watch
                     )
-                except (DeviceError, NoRoom, TeacherError) as error:
+                except (CorpusError, DeviceError, NoRoom, TeacherError) as error:
                     raise Refusal(str(getattr(error, "cause", error)), exit_code=1) from error  # Ray's carry the whole story
             summaries += made
             for summary in made:

@@ -8,6 +8,7 @@ be killed at any point, and the same command goes on where it stopped.
 
 import hashlib
 import json
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -110,6 +111,13 @@ class Worker:
     def __init__(self, corpus: Corpus, work_pass: Pass):
         self.corpus, self.stages = corpus, {stage.name: stage for stage in work_pass.stages}
         self.reads, self.columns = work_pass.stages[0].reads, _all(stage.columns for stage in work_pass.stages)
+        for stage in work_pass.stages:
+            planned, mine = corpus.made_by(stage.writes.name).get(stage.name), json.loads(json.dumps(made_by(stage)))
+            if planned != mine:  # its rows would carry the stage keys of what they are not
+                raise CorpusError(
+                    f"{socket.gethostname()} would do {stage.name} otherwise than this run is planned: planned {planned}, there "
+                    f"{mine}. Its code, or a file that lies there under the same path, is another one"
+                )
         self.work = work_pass.start()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from pipeline.on_ray import OnRay, cluster
-from pipeline.run import here, run
+from pipeline.run import Worker, here, made_by, run
 from pipeline.stage import Made, NoRoom, Single
 from pipeline.status import status
 from pipeline.store import Corpus, CorpusError
@@ -142,6 +142,14 @@ def test_a_worker_that_cannot_be_set_up_stops_the_run_with_its_own_error(corpus,
     with pytest.raises(Exception, match="no such weights"):
         run(corpus, Single(Shout(cannot_start="no such weights")), where=where)
     assert not texts(corpus) and not failures(corpus)
+
+
+def test_a_worker_on_whose_machine_the_stage_is_another_is_refused(corpus):
+    planned = Shout(mark="?")
+    corpus.create(planned.writes, made_by(planned))
+    Worker(corpus, Single(planned))
+    with pytest.raises(CorpusError, match=r"'mark': '\?'.*there .*'mark': '!'"):
+        Worker(corpus, Single(Shout(mark="!")))
 
 
 def test_a_key_press_in_the_middle_of_a_commit_doubles_no_row(corpus, calls, monkeypatch):
