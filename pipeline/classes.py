@@ -128,6 +128,7 @@ class EmbedClasses(TeacherStage):
     texts_per_forward: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.prompts not in PROMPTS:
             raise ValueError(f"prompts = {self.prompts!r}: there is no such set; there are {', '.join(PROMPTS)}")
 
