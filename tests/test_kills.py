@@ -86,6 +86,7 @@ def test_ten_kills_cost_no_object_and_double_none(tmp_path, workers):
         "views": ["object_id", "view", "camera_to_world", "intrinsics", "stage_key"],
         "image_embeddings/tricorpus-tiny:shapes-v1": ["object_id", "stage_key"],
         "text_embeddings/tricorpus-tiny:shapes-v1": ["text_sha256", "stage_key"],
+        "class_embeddings/tricorpus-tiny:shapes-v1": ["name", "stage_key"],
     }
     for table, columns in same.items():
         got, expected = (rows(one, table, columns) for one in (corpus, reference))
