@@ -6,8 +6,8 @@
     python -m benchmarks.embed --teacher tricorpus-tiny:shapes-v1 --corpus demo/corpus --json FILE
 
 matmul   the machine's own rate: the fastest product of two square matrices, in the model's arithmetic (bfloat16 on a GPU)
-model    the bare forward pass: inputs prepared and on the device, the best of several sizes; measured before and after the stage,
-         the better counts
+model    bare forward passes, one after the other: inputs prepared and on the device, the best of several sizes; as many inputs as
+         the stage has, half of them before it and half after
 stage    what `embed` does, from the first look into the tables to the last commit: Lance read, decode, model, Lance write. The
          model is loaded before, and the size of its forward passes found
 peer     the loop that most published scripts have: object by object, each picture opened, laid on white and put through
@@ -242,15 +242,24 @@ def flops(teacher: Teacher, encode: Callable, example: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def model_rate(teacher: Teacher, encode: Callable, example: torch.Tensor, sizes: tuple[int, ...]) -> tuple[float, int]:
-    """Inputs per second of bare forward passes, of the best size, and that size."""
-    best = (0.0, 0)
+def best_size(teacher: Teacher, encode: Callable, example: torch.Tensor, sizes: tuple[int, ...]) -> int:
+    """The size of forward passes at which most inputs go through in a second."""
+    rates: dict[int, float] = {}
     for size in sizes:
         try:
-            best = max(best, (teacher.rate(encode, example, size), size))
+            rates[size] = teacher.rate(encode, example, size)
         except torch.cuda.OutOfMemoryError:
             break
-    return best
+    return max(rates, key=rates.__getitem__)
+
+
+def bare_seconds(teacher: Teacher, encode: Callable, example: torch.Tensor, size: int, passes: int) -> float:
+    """Seconds of so many forward passes, one after the other."""
+    batch = teacher.staged([example] * size, size)
+    teacher.forward(encode, [batch]).cpu()
+    began = time.perf_counter()
+    teacher.forward(encode, [batch] * passes).cpu()
+    return time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -327,9 +336,11 @@ def peer_rate(kind: Kind, count: int) -> float:
 def measured(kind: Kind, each: int, matmul: float, peers: int) -> dict[str, Any]:
     """All figures of one kind. `each`: FLOPs of an input; `matmul`: FLOP/s; `peers`: objects, or texts, for the peer's loop."""
     teacher, around = kind.stage.ready, tuple(sorted({max(1, kind.size // 2), kind.size, 2 * kind.size}))
-    bare, size = model_rate(teacher, kind.encode, kind.example, SIZES_ON_GPU if teacher.device.type == "cuda" else around)
+    size = best_size(teacher, kind.encode, kind.example, SIZES_ON_GPU if teacher.device.type == "cuda" else around)
+    passes = -(-kind.count // (2 * size))
+    before = bare_seconds(teacher, kind.encode, kind.example, size, passes)
     stage, shares = stage_rate(kind)
-    bare = max(bare, model_rate(teacher, kind.encode, kind.example, (size,))[0])
+    bare = 2 * passes * size / (before + bare_seconds(teacher, kind.encode, kind.example, size, passes))
     rates = {"model": bare, "stage": stage, "peer": peer_rate(kind, peers)}
     return {
         "inputs": kind.count,

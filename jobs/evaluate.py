@@ -113,12 +113,10 @@ def page(found: Canary, again: list[Reencoded]) -> str:
 
 
 def _found_lines(found: Found) -> list[str]:
-    if found.z_needed is None:
-        z = f"z {found.z:.1f} (no telling)"
-    else:
-        z = f"z {found.z:.1f} (must be {found.z_needed:.1f})"
+    needed = "too few objects to tell" if found.z_needed is None else f"{found.z_needed:.1f} needed"
+    above = f"{found.z:.1f} σ above chance ({needed})"
     lines = [f"{found.objects:,} objects looked up among {found.choices:,} {found.asked}: whether their own are the nearest"]
-    for name, shares, more in (("mean of views", found.top, f"   {z}"), ("by chance", found.chance, "")):
+    for name, shares, more in (("mean of views", found.top, f"   {above}"), ("by chance", found.chance, "")):
         lines.append(f"  {name:<14}" + "  ".join(f"top-{k} {share:6.1%}" for k, share in zip(TOP, shares, strict=True)) + more)
     lines.append("  view by view  top-1")
     for first in range(0, len(found.views), 12):
