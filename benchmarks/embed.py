@@ -7,7 +7,7 @@
 
 matmul   the machine's own rate: the fastest product of two square matrices, in the model's arithmetic (bfloat16 on a GPU)
 model    bare forward passes, one after the other: inputs prepared and on the device, the best of several sizes; as many inputs as
-         the stage has, half of them before it and half after
+         the stage has, in turn with it, part by part: machines that others share change their speed from minute to minute
 stage    what `embed` does, from the first look into the tables to the last commit: Lance read, decode, model, Lance write. The
          model is loaded before, and the size of its forward passes found
 peer     the loop that most published scripts have: object by object, each picture opened, laid on white and put through
@@ -32,6 +32,7 @@ import resource
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -61,6 +62,7 @@ from schemas.tables import CAPTIONS, VIEWS, Table
 IDLE = 0.1  # load per core, above which wall clock is not to be believed
 MATRICES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 SIZE = 224  # of made pictures, pixels
+PARTS = 4  # in which stage and bare model take turns
 WORDS = (
     "red blue wooden rusty small round carved low poly chair mug lamp castle truck vase robot with a handle and four legs".split()
 )
@@ -286,11 +288,11 @@ def kinds(name: str, teacher: TimedTeacher, views: list[Row], captions: list[Row
     }
 
 
-def stage_rate(kind: Kind) -> tuple[float, dict[str, float]]:
-    """Inputs per second of a whole stage over a new corpus, and the shares of its time."""
+def stage_seconds(kind: Kind, rows: list[Row]) -> tuple[float, dict[str, float]]:
+    """Seconds of a whole stage over a new corpus of these rows, and what they went into."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Corpus.at(folder)
-        put(corpus, VIEWS if isinstance(kind.stage, LoadedImages) else CAPTIONS, kind.rows)
+        put(corpus, VIEWS if isinstance(kind.stage, LoadedImages) else CAPTIONS, rows)
         kind.stage.ready.spent()
         began = time.perf_counter()
         [summary] = run(corpus, Single(kind.stage))
@@ -299,7 +301,13 @@ def stage_rate(kind: Kind) -> tuple[float, dict[str, float]]:
             raise RuntimeError(f"{summary.failed} failed: {summary.reasons}")
         spent = kind.stage.ready.spent()
     spent["decode"] /= torch.get_num_threads() if isinstance(kind.stage, LoadedImages) else 1
-    return kind.count / took, {name: seconds / took for name, seconds in spent.items()}
+    return took, spent
+
+
+def parts(rows: list[Row], count: int) -> list[list[Row]]:
+    """The rows in so many parts, each with all rows of its objects."""
+    ids = list(dict.fromkeys(row["object_id"] for row in rows))
+    return [[row for row in rows if row["object_id"] in some] for some in (set(ids[i::count]) for i in range(count)) if some]
 
 
 def peer_rate(kind: Kind, count: int) -> float:
@@ -337,10 +345,15 @@ def measured(kind: Kind, each: int, matmul: float, peers: int) -> dict[str, Any]
     """All figures of one kind. `each`: FLOPs of an input; `matmul`: FLOP/s; `peers`: objects, or texts, for the peer's loop."""
     teacher, around = kind.stage.ready, tuple(sorted({max(1, kind.size // 2), kind.size, 2 * kind.size}))
     size = best_size(teacher, kind.encode, kind.example, SIZES_ON_GPU if teacher.device.type == "cuda" else around)
-    passes = -(-kind.count // (2 * size))
-    before = bare_seconds(teacher, kind.encode, kind.example, size, passes)
-    stage, shares = stage_rate(kind)
-    bare = 2 * passes * size / (before + bare_seconds(teacher, kind.encode, kind.example, size, passes))
+    bare, took, spent = 0.0, 0.0, Counter()
+    turns = parts(kind.rows, PARTS)
+    passes = -(-kind.count // (len(turns) * size))
+    for rows in turns:
+        bare += bare_seconds(teacher, kind.encode, kind.example, size, passes)
+        seconds, into = stage_seconds(kind, rows)
+        took, spent = took + seconds, spent + Counter(into)
+    bare, stage = len(turns) * passes * size / bare, kind.count / took
+    shares = {name: seconds / took for name, seconds in spent.items()}
     rates = {"model": bare, "stage": stage, "peer": peer_rate(kind, peers)}
     return {
         "inputs": kind.count,
