@@ -57,6 +57,7 @@ from pipeline.teacher import SIZES_ON_GPU, Teacher
 from pipeline.weights import identity
 from render.views import encoded
 from schemas.check import to_table
+from schemas.corpus import any_of
 from schemas.tables import CAPTIONS, VIEWS, Table
 
 IDLE = 0.1  # load per core, above which wall clock is not to be believed
@@ -200,8 +201,7 @@ def taken_rows(root: str, objects: int, texts: int) -> tuple[list[Row], list[Row
     """Rows of VIEWS of some objects of a corpus, and of CAPTIONS with some distinct texts."""
     corpus = Corpus.at(root)
     ids = corpus.need(VIEWS.name).to_table(columns=["object_id"])["object_id"].unique().to_pylist()[:objects]
-    listed = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
-    views = corpus.need(VIEWS.name).to_table(filter=f"object_id IN ({listed})").to_pylist()
+    views = corpus.need(VIEWS.name).to_table(filter=any_of("object_id", ids)).to_pylist()
     captions = {row["text"]: row for row in corpus.need(CAPTIONS.name).to_table(filter="kept").to_pylist()}
     return views, list(captions.values())[:texts]
 

@@ -189,17 +189,18 @@ class _About:
 
 
 def _usual_split(corpus: Reader) -> str | None:
-    dataset = corpus.open(SPLITS.name)
-    if dataset is None:
-        return None
-    labelled = pc.unique(dataset.to_table(columns=["split"], filter="label IS NOT NULL")["split"]).to_pylist()
+    labelled = _labelled(corpus) if corpus.open(SPLITS.name) is not None else []
     return "objaverse-lvis" if "objaverse-lvis" in labelled else labelled[0] if len(labelled) == 1 else None
+
+
+def _labelled(corpus: Reader) -> list[str]:
+    """The splits that have labels."""
+    return pc.unique(corpus.need(SPLITS.name).to_table(columns=["split"], filter="label IS NOT NULL")["split"]).to_pylist()
 
 
 def _about_classes(corpus: Reader, teacher: str, split: str | None, raw: bool) -> _About:
     where = None if split is None else f"split = {quote(split)} AND label IS NOT NULL"
-    if split and not corpus.need(SPLITS.name).count_rows(where):
-        there = pc.unique(corpus.need(SPLITS.name).to_table(columns=["split"], filter="label IS NOT NULL")["split"]).to_pylist()
+    if split and split not in (there := _labelled(corpus)):
         raise CorpusError(f"{corpus.root} has no split {split!r} with labels; it has: {', '.join(sorted(there)) or 'none'}")
     return _About(
         what="class names",

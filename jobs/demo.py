@@ -16,9 +16,10 @@ from jobs.status import page
 from pipeline.made.made_objects import write_broken, write_objaverse
 from pipeline.stage import Row
 from pipeline.status import completeness, status
-from pipeline.store import Corpus, quote
+from pipeline.store import Corpus
 from pipeline.weights import TINY_TEACHER
 from reports.contact_sheet import Subject, contact_sheet
+from schemas.corpus import any_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,7 @@ def subjects(corpus: Corpus, count: int) -> list[Subject]:
     chosen = sorted(ids[0] & ids[1])[:count]
 
     def rows(table: str, columns: list[str] | None = None, kept: str = "") -> list[Row]:
-        listed = ", ".join(quote(id) for id in chosen)
-        return corpus.need(table).to_table(columns=columns, filter=f"object_id IN ({listed}){kept}").to_pylist()
+        return corpus.need(table).to_table(columns=columns, filter=any_of("object_id", chosen) + kept).to_pylist()
 
     views = sorted(rows("views"), key=lambda row: (row["object_id"], row["view"]))
     points = {row["object_id"]: row for row in rows("points")}

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pipeline.run import State, todo_of_table
 from pipeline.stage import Row
 from pipeline.store import Corpus, quote
+from schemas.corpus import any_of
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS
 
 
@@ -112,8 +113,8 @@ def pictured_failures(corpus: Corpus, most: int) -> tuple[list[Row], int]:
     chosen = sorted((stage, reason, id) for _, stage, reason, id in turns[:most])
     rows = {}
     for stage in {stage for stage, _, _ in chosen}:
-        ids = ", ".join(quote(id) for other, _, id in chosen if other == stage)
-        for row in failures.to_table(filter=f"stage = {quote(stage)} AND object_id IN ({ids})").to_pylist():
+        ids = any_of("object_id", [id for other, _, id in chosen if other == stage])
+        for row in failures.to_table(filter=f"stage = {quote(stage)} AND {ids}").to_pylist():
             rows[stage, row["reason"], row["object_id"]] = row
     return [rows[key] for key in chosen], len(having)
 
