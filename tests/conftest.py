@@ -28,6 +28,15 @@ def assets() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def oracles() -> Path:
+    """The parity data of the published systems, or a skip."""
+    folder = Path(os.environ.get("TRICORPUS_ORACLES", ROOT.parent / "shared" / "oracles"))
+    if not folder.is_dir():
+        pytest.skip(f"no parity data at {folder}: set TRICORPUS_ORACLES to its folder")
+    return folder
+
+
 @pytest.fixture
 def corpus(tmp_path) -> Corpus:
     """A corpus of 20 rows of OBJECTS and nothing else."""
