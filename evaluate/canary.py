@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 from jaxtyping import Float32, Int64
 
 from schemas.check import matrix
-from schemas.corpus import CorpusError, Reader, quote
-from schemas.tables import CAPTIONS, OBJECTS, SPLITS
+from schemas.corpus import Reader
+from schemas.labels import Said, class_names, pairs, usual_split
+from schemas.tables import CAPTIONS
 
 TOP = (1, 3, 5)
 # Objects that are classified, and objects among whose captions the own ones are looked for: a sample of the table, by chance.
@@ -50,7 +51,6 @@ KNOWN_FROM = 1_000  # objects from which on a comparison with them means somethi
 FLOOR = 0.8  # share of the known top-1 below which something is wrong
 
 _OBJECTS_AT_ONCE = 256
-_ROWS_AT_ONCE = 1 << 20  # of ids and hashes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def canary(
     problems: list[str] = []
     rng = np.random.default_rng(seed)
     found: dict[str, Found | None] = {}
-    split = split or _usual_split(corpus)
+    split = split or usual_split(corpus)
     for about in (_about_classes(corpus, teacher, split, raw), _about_captions(corpus, teacher)):
         most = classified if about.whole else captioned
         question = _question(about, ids, most, rng, corpus, notes)
@@ -171,41 +171,16 @@ class _About:
 
     what: str
     asked: str
-    said: tuple[str, str, str | None]
+    said: Said
     gallery: tuple[str, str, str]
     whole: bool
 
-    def pairs(self, corpus: Reader) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """Object ids and keys, in batches; an object occurs once for each of its keys."""
-        table, column, where = self.said
-        dataset = corpus.open(table)
-        if dataset is None:
-            return
-        for batch in dataset.to_batches(columns=["object_id", column], filter=where, batch_size=_ROWS_AT_ONCE):
-            ids, keys = batch["object_id"], batch[column]
-            if pa.types.is_list(keys.type):
-                ids, keys = ids.take(pc.list_parent_indices(keys)), keys.flatten()
-            yield ids, keys
-
-
-def _usual_split(corpus: Reader) -> str | None:
-    labelled = _labelled(corpus) if corpus.open(SPLITS.name) is not None else []
-    return "objaverse-lvis" if "objaverse-lvis" in labelled else labelled[0] if len(labelled) == 1 else None
-
-
-def _labelled(corpus: Reader) -> list[str]:
-    """The splits that have labels."""
-    return pc.unique(corpus.need(SPLITS.name).to_table(columns=["split"], filter="label IS NOT NULL")["split"]).to_pylist()
-
 
 def _about_classes(corpus: Reader, teacher: str, split: str | None, raw: bool) -> _About:
-    where = None if split is None else f"split = {quote(split)} AND label IS NOT NULL"
-    if split and split not in (there := _labelled(corpus)):
-        raise CorpusError(f"{corpus.root} has no split {split!r} with labels; it has: {', '.join(sorted(there)) or 'none'}")
     return _About(
         what="class names",
         asked=f"labels of {split}" if split else "categories",
-        said=(SPLITS.name, "label", where) if split else (OBJECTS.name, "categories", None),
+        said=class_names(corpus, split),
         # The published figures come from unnormalised means on both sides.
         gallery=(f"class_embeddings/{teacher}", "name", "raw_mean" if raw else "embedding"),
         whole=True,
@@ -250,7 +225,7 @@ def _question(
     """The objects to look up, chosen by chance among those that have views and something said of them; None: there are none."""
     has = np.zeros(len(ids), bool)
     keys = pa.array([], pa.string())
-    for objects, said in about.pairs(corpus):
+    for objects, said in pairs(corpus, about.said):
         has[pc.drop_null(pc.index_in(objects, ids)).to_numpy()] = True
         if about.whole:
             keys = pc.unique(pa.concat_arrays([keys, said]))
@@ -262,7 +237,7 @@ def _question(
         places = np.sort(rng.choice(places, most, replace=False))
     chosen = ids.take(pa.array(places))
     said_of, said = [], []
-    for objects, texts in about.pairs(corpus):
+    for objects, texts in pairs(corpus, about.said):
         mine = pc.is_in(objects, chosen)
         said_of.append(objects.filter(mine))
         said.append(texts.filter(mine))
