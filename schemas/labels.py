@@ -32,6 +32,7 @@ def class_names(corpus: Reader, split: str | None) -> Said:
     """Where the class names of objects stand: the labels of a split; None: categories. CorpusError: there is no such split."""
     if split is None:
         return OBJECTS.name, "categories", None
+    corpus.need(SPLITS.name)
     if split not in (there := labelled(corpus)):
         raise CorpusError(f"{corpus.root} has no split {split!r} with labels; it has: {', '.join(there) or 'none'}")
     return SPLITS.name, "label", f"split = {quote(split)} AND label IS NOT NULL"
