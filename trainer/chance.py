@@ -28,10 +28,13 @@ class Stream(IntEnum):
     FPS_START = 9
     CROP = 10
     PATCH_DROPOUT = 11
+    SUBSAMPLE = 12
 
 
-def _signed(bits: int) -> int:
-    return bits - (1 << 64) if bits >> 63 else bits
+def _signed(number: int) -> int:
+    """Modulo 2^64, as an int64 holds it."""
+    number %= 1 << 64
+    return number - (1 << 64) if number >> 63 else number
 
 
 _STEP = _signed(0x9E3779B97F4A7C15)
@@ -55,7 +58,7 @@ def permutation(seeds: Int64[Tensor, " b"], stream: int, count: int) -> Int64[Te
 
 
 def _bits(seeds: Int64[Tensor, " b"], stream: int, count: int) -> Int64[Tensor, "b {count}"]:
-    key = _mixed(_mixed(seeds + _STEP) + stream * _STEP)  # the seeds mixed first: neighbouring ones share no numbers
+    key = _mixed(_mixed(seeds + _STEP) + _signed(stream * _STEP))  # the seeds mixed first: neighbouring ones share no numbers
     positions = torch.arange(1, count + 1, device=seeds.device) * _STEP
     return _mixed(key[:, None] + positions)
 

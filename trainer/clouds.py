@@ -15,13 +15,14 @@ ALL_IN_ONE_POINT = 1e-6  # a cloud whose farthest point is nearer to the origin 
 
 def prepared(
     xyz: Float[Tensor, "b n 3"],
-    rgb: UInt8[Tensor, "b n 3"] | None,
+    rgb: UInt8[Tensor, "b n 3"] | Float32[Tensor, "b n 3"] | None,
     has_color: Bool[Tensor, " b"] | None,
     wanted: PointInput,
 ) -> tuple[Float32[Tensor, "b n 3"], Float32[Tensor, "b n 3"]]:
     """Clouds of the canonical frame as the encoder wants them, and their colours 0..1; the points keep their order and number.
 
-    First the frame, then the normalisation, then the fill. `rgb` None: no cloud has colours; `has_color` None: all that come have.
+    First the frame, then the normalisation, then the fill. `rgb`: 0..255 where whole numbers, else 0..1; None: no cloud has
+    colours. `has_color` None: all that come have.
     """
     xyz = xyz.float()
     if wanted.frame == "yz-swapped":  # a mirror (determinant -1), not a quarter turn: OpenShape's `y_up`
@@ -29,7 +30,7 @@ def prepared(
     xyz = _normalised(xyz, wanted.normalisation)
     if rgb is None:
         return xyz, torch.full_like(xyz, wanted.fill)
-    colors = rgb.float() / 255
+    colors = rgb if rgb.is_floating_point() else rgb.float() / 255
     return xyz, colors if has_color is None else torch.where(has_color[:, None, None], colors, wanted.fill)
 
 
