@@ -25,6 +25,8 @@ JOBS = {
     "embed": "a teacher's embeddings of views, captions and class names",
     "import": "take over OpenShape's files, Cap3D's captions, lists of objects",
     "export": "write OpenShape's files, WebDataset shards or Parquet",
+    "encode": "embed meshes, points, pictures or a corpus with a checkpoint",
+    "train": "an encoder from a corpus, by a published recipe or a small one",
     "evaluate": "whether the embeddings are fit to train on (canary)",
     "status": "what is done, still to do and failed, per stage",
     "retry": "forget failures, so that the next run tries again",
