@@ -26,7 +26,8 @@ def prepared(
     """
     xyz = xyz.float()
     if wanted.frame == "yz-swapped":  # a mirror (determinant -1), not a quarter turn: OpenShape's `y_up`
-        xyz = xyz[..., [0, 2, 1]]
+        x, y, z = xyz.unbind(-1)
+        xyz = torch.stack([x, z, y], dim=-1)
     xyz = _normalised(xyz, wanted.normalisation)
     if rgb is None:
         return xyz, torch.full_like(xyz, wanted.fill)
@@ -43,8 +44,9 @@ def _normalised(xyz: Float32[Tensor, "b n 3"], way: Literal["mean", "box", "none
         case "box":
             middle = (xyz.amin(dim=1, keepdim=True) + xyz.amax(dim=1, keepdim=True)) / 2
     xyz = xyz - middle
-    radius = xyz.norm(dim=-1).amax(dim=1)[:, None, None]
-    return torch.where(radius < ALL_IN_ONE_POINT, 0.0, xyz / radius.clamp(min=ALL_IN_ONE_POINT))
+    x, y, z = xyz.unbind(-1)  # twice as fast as a norm over three numbers
+    radius = (x * x + y * y + z * z).amax(dim=1).sqrt()[:, None, None]
+    return xyz / torch.where(radius < ALL_IN_ONE_POINT, torch.inf, radius)
 
 
 @dataclass(frozen=True, kw_only=True)
