@@ -1,7 +1,7 @@
 """Embed meshes, point files, pictures or whole corpora with any checkpoint, as it wants them.
 
 python -m jobs encode uni3d-b chairs/ scan.ply --up +z -o chairs.npz
-python -m jobs encode runs/duoduo/last photos/mug -o mug.parquet
+python -m jobs encode runs/mine/checkpoints/step-00010000 photos/mug -o mug.parquet
 
 A mesh is placed, sampled or rendered as a build does it: the same file in a corpus has the same points. Beside other files,
 pictures are textures; a folder of nothing but pictures is one object seen in so many views. Nothing is downloaded.
@@ -13,6 +13,7 @@ import re
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ from pipeline.sources.record import record
 from pipeline.stage import ObjectError, Row, Single
 from pipeline.teacher import unit
 from schemas.corpus import Reader
-from schemas.tables import column
+from schemas.tables import POINTS_PER_OBJECT, column
 from trainer.card import Card, PointInput
 from trainer.checkpoints import to_json
 from trainer.encode import Device, Encoder, Up
@@ -46,12 +47,13 @@ from trainer.encode import Device, Encoder, Up
 POINT_FILES = ("npy", "npz", "ply", "pcd", "off")
 PICTURES = ("png", "jpg", "jpeg", "webp")
 HEADER_BYTES = 64 << 10
+TWICE = "is named twice, or is the name of two objects: encode these into two files"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    # Folder of a trained encoder, name of a published one (uni3d-b, openshape-pointbert-vitg14-rgb, duoduo-four-1to6f, …), or the
-    # file of one, with --name.
+    # Folder of a trained encoder's checkpoint, name of a published one (uni3d-b, openshape-pointbert-vitg14-rgb,
+    # duoduo-four-1to6f, …), or the file of one, with --name.
     checkpoint: Annotated[str, tyro.conf.Positional]
     # Files (meshes; points as npy, npz, ply, pcd, off; pictures), folders of them, or corpora.
     what: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -71,12 +73,16 @@ class Job:
 
 @dataclass
 class Found:
-    """What the arguments name: corpora by root, meshes as records of a source, point files and objects' pictures by object id."""
+    """What the arguments name: corpora by root, meshes as records of a source, point files and pictures with their object's id."""
 
     corpora: list[str] = field(default_factory=list)
     meshes: list[Row] = field(default_factory=list)
-    clouds: dict[str, Path] = field(default_factory=dict)
-    pictures: dict[str, list[Path]] = field(default_factory=dict)
+    clouds: list[tuple[str, Path]] = field(default_factory=list)
+    pictures: list[tuple[str, list[Path]]] = field(default_factory=list)
+
+    def ids(self) -> list[str]:
+        """Of all that is in no corpus."""
+        return [row["object_id"] for row in self.meshes] + [id for id, _ in (*self.clouds, *self.pictures)]
 
 
 @dataclass
@@ -89,7 +95,7 @@ class Made:
 
     def add(self, id: str, vector: np.ndarray) -> None:
         if id in self.vectors:
-            raise Refusal(f"{id} is the name of two objects: encode them into two files")
+            raise Refusal(f"{id} {TWICE}")
         self.vectors[id] = vector
 
     def encoded(self, id: str, vector: np.ndarray, seen: str) -> None:
@@ -112,8 +118,10 @@ def main(job: Job) -> int:
     found = Found()
     for place in job.what:
         look(place, found)
+    if twice := [id for id, count in Counter(found.ids()).items() if count > 1]:
+        raise Refusal(f"{twice[0]} {TWICE}")
     if found.clouds and job.up is None:
-        raise Refusal(f"{next(iter(found.clouds.values()))} does not say which way is up: give --up +y, or --up +z")
+        raise Refusal(f"{found.clouds[0][1]} does not say which way is up: give --up +y, or --up +z")
     try:
         encoder = Encoder.load(job.checkpoint, name=job.name, device=job.device)
     except ValueError as error:
@@ -122,9 +130,9 @@ def main(job: Job) -> int:
     made.say(introduction(encoder))
     if found.meshes:
         encode_meshes(job, encoder, found.meshes, made)
-    for id, path in found.clouds.items():
+    for id, path in found.clouds:
         encode_cloud(encoder, id, path, job.up, made)
-    for id, paths in found.pictures.items():
+    for id, paths in found.pictures:
         encode_pictures(encoder, id, paths, made)
     for root in found.corpora:
         before = len(made.vectors)
@@ -167,12 +175,12 @@ def look(place: str, found: Found) -> None:
     elif path.is_file():
         id, format = f"{path.parent.name}/{path.name}", format_of(path.name)
         if format in POINT_FILES and is_cloud(path):
-            found.clouds[id] = path
+            found.clouds.append((id, path))
         elif format in FORMATS:
             stamp = stamps_in(str(path.parent))[path.name]
             found.meshes.append(record(source=path.parent.name, source_id=path.name, asset_uri=str(path), asset_stamp=stamp))
         elif format in PICTURES:
-            found.pictures[id] = [path]
+            found.pictures.append((id, [path]))
         else:
             known = ", ".join(dict.fromkeys((*FORMATS, *POINT_FILES, *PICTURES)))
             raise Refusal(f"{path} is of no kind that can be encoded: {known}")
@@ -188,19 +196,20 @@ def _look_in_folder(folder: Path, found: Found) -> None:
         for path in files
         if format_of(path.name) in POINT_FILES and is_cloud(path)
     }
-    found.clouds |= clouds
+    found.clouds += clouds.items()
     meshes = [path for path in files if format_of(path.name) in FORMATS and path not in clouds.values()]
     if meshes:
         records = Folder(name=folder.name, root=str(folder)).records()
         found.meshes += [row for row in records if row["object_id"] not in clouds]
     if meshes or clouds:
         return
-    pictures = [path for path in files if format_of(path.name) in PICTURES]
+    pictures: dict[str, list[Path]] = {}
+    for path in files:
+        if format_of(path.name) in PICTURES:
+            pictures.setdefault(str(path.parent.relative_to(folder.parent)), []).append(path)
     if not pictures:
         raise Refusal(f"{folder} is no corpus, and has no meshes, point files or pictures")
-    for path in pictures:
-        below = path.parent.relative_to(folder.parent)
-        found.pictures.setdefault(str(below), []).append(path)
+    found.pictures += pictures.items()
 
 
 def is_cloud(path: Path) -> bool:
@@ -271,12 +280,11 @@ def encode_meshes(job: Job, encoder: Encoder, meshes: list[Row], made: Made) -> 
         corpus = running.corpus
         told = corpus.need("failures").to_table(columns=["object_id", "reason", "message"]).to_pylist()
         if len(told) < len(meshes):
-            colors = "" if views else _colors_of_meshes(corpus)
+            colors = {} if views else _colors_of_meshes(corpus)
             for ids, vectors in encoder.corpus(root, unit=False):
                 for id, vector in zip(ids, vectors, strict=True):
-                    made.encoded(
-                        id, vector, f"mesh, {'its views' if views else '10,000 points, ' + colors[id]}, in the canonical frame"
-                    )
+                    seen = "its views" if views else f"{POINTS_PER_OBJECT:,} points, {colors[id]}"
+                    made.encoded(id, vector, f"mesh, {seen}, in the canonical frame")
         for row in told:
             made.fail(row["object_id"], f"{row['reason']}: {row['message']}")
 

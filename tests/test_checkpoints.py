@@ -114,6 +114,13 @@ def test_a_card_that_is_not_understood_is_refused(tmp_path, change, sentence):
         load(tmp_path)
 
 
+def test_the_folder_of_a_run_is_told_where_its_checkpoints_are(tmp_path):
+    for step in (100, 200):
+        save(tmp_path / "run" / "checkpoints" / f"step-{step:08d}", built(CARDS["uni3d"]), CARDS["uni3d"])
+    with pytest.raises(ValueError, match="run is no checkpoint: .* inside it are checkpoints, such as .*/step-00000200$"):
+        load(tmp_path / "run")
+
+
 def test_a_folder_that_is_no_whole_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is no checkpoint: it has no config.json"):
         load(tmp_path)

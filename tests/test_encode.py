@@ -422,7 +422,7 @@ def test_pictures_beside_a_mesh_are_textures(checkpoint, tmp_path, rng):
     found = Found()
     look(str(tmp_path), found)
     assert [row["source_id"] for row in found.meshes] == ["box.ply"]
-    assert list(found.clouds) == [f"{tmp_path.name}/points.ply"] and found.pictures == {} and found.corpora == []
+    assert found.clouds == [(f"{tmp_path.name}/points.ply", tmp_path / "points.ply")] and found.pictures == found.corpora == []
 
 
 @pytest.mark.parametrize(
@@ -450,6 +450,15 @@ def test_a_person_is_told_what_is_wrong(arguments, code, words, checkpoint, watc
     assert told[0] == code
     assert words in told[2]
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_two_objects_of_one_name_are_told(checkpoint, tmp_path, capsys, rng):
+    for folder in ("a/scans", "b/scans"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "1.npy", rng.normal(size=(50, 3)))
+    inputs = [tmp_path / "a" / "scans", tmp_path / "b" / "scans" / "1.npy"]
+    code, _, told = encoded(capsys, checkpoint, *inputs, "--up", "+y", "-o", tmp_path / "out.npz")
+    assert code == 2 and "scans/1.npy is named twice, or is the name of two objects" in told
 
 
 @pytest.mark.slow

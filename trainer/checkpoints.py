@@ -1,6 +1,6 @@
 """Encoders on disk: a folder with `model.safetensors` and `config.json`, the encoder's card; and the files that others published.
 
-encoder, card = load("runs/pointbert/last")                               # a folder that `save` wrote
+encoder, card = load("runs/mine/checkpoints/step-00010000")               # a folder that `save` wrote
 encoder, card = load("openshape-pointbert-vitg14-rgb")                    # a published one, from the Hugging Face hub's cache
 encoder, card = load("/downloads/model.pt", name="uni3d-g-no-lvis")       # the same, from wherever its file is
 
@@ -163,7 +163,9 @@ def read_card(folder: str | Path) -> Card:
     try:
         told = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG}") from None
+        inside = sorted(path.parent.glob(f"*/*/{CONFIG}"))
+        told = f"; inside it are checkpoints, such as {inside[-1].parent}" if inside else ""
+        raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG}{told}") from None
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}): the checkpoint is damaged") from error
     if not isinstance(told, dict) or not isinstance(told.get("format"), int):

@@ -2,7 +2,8 @@
 
 encoder = Encoder.load("uni3d-b")                                          # or a folder, see trainer/checkpoints.py
 encoder.points(xyz, rgb, up="+z")                                          # (n, 3) or (b, n, 3) -> (b, d), unit length
-Encoder.load("runs/duoduo/last").pictures(["front.png", "left.png"])       # views of one object -> (1, d)
+encoder = Encoder.load("runs/mine/checkpoints/step-00010000")
+encoder.pictures(["front.png", "left.png"])                                # of one object, if it reads views -> (1, d)
 for ids, embeddings in encoder.corpus("/data/corpus"):
     ...
 """
