@@ -73,3 +73,10 @@ def test_a_permutation_has_each_number_once_and_no_favourite_place():
 
 def test_what_is_drawn_for_has_a_number_of_its_own():
     assert len({int(stream) for stream in Stream}) == len(Stream.__members__)
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same():
+    for draw in (uniform, permutation):
+        assert torch.equal(draw(SEEDS.cuda(), 3, 1000).cpu(), draw(SEEDS, 3, 1000))
+    torch.testing.assert_close(normal(SEEDS.cuda(), 3, 1000).cpu(), normal(SEEDS, 3, 1000), rtol=0, atol=1e-5)

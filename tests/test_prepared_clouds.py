@@ -176,3 +176,13 @@ def test_openshape_turns_about_what_was_up_before_the_swap(clouds):
     swapped, rgb = prepared(*clouds, dataclasses.replace(RAW, frame="yz-swapped"))
     kept = dataclasses.replace(OPENSHAPE, shuffle=False, dropout=0.0, scale=(1.0, 1.0), shift=0.0, jitter=(0.0, 0.0))
     torch.testing.assert_close(augmented(swapped, rgb, seeds(1, 2, 3), kept)[0][..., 2], up, rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", [OPENSHAPE, UNI3D])
+def test_a_gpu_makes_the_same_clouds(clouds, augment):
+    wanted = PointInput(frame="yz-swapped")
+    here = augmented(*prepared(*clouds, wanted), seeds(1, 2, 3), augment)
+    there = augmented(*prepared(*(values.cuda() for values in clouds), wanted), seeds(1, 2, 3).cuda(), augment)
+    for one, two in zip(here, there, strict=True):
+        torch.testing.assert_close(one, two.cpu(), rtol=0, atol=1e-5)
