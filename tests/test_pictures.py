@@ -71,8 +71,8 @@ def test_a_crop_beyond_the_picture_is_refused(pictures, offset):
 
 
 def test_pictures_of_another_size_are_refused(pictures):
-    with pytest.raises(ValueError, match="pictures of 39 x 40 pixels, but the encoder wants 40 x 40"):
-        pixels(pictures[..., :39], SMALL)
+    with pytest.raises(ValueError, match="pictures of 39 x 39 pixels, but the encoder wants 40 x 40"):
+        pixels(pictures[..., :39, :39], SMALL)
 
 
 def test_drawn_corners_cover_all_that_fit_and_depend_on_the_seed_alone():
