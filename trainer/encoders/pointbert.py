@@ -131,10 +131,10 @@ class SetAbstraction(nn.Module):
         centers = gathered(xyz, farthest_points(xyz, count, start=start))
         near = gathered(torch.cat([xyz, features], dim=-1), ball(xyz, centers, self.config.radius, self.config.group_size))
         near = near - functional.pad(centers, (0, FEATURES))[:, :, None]  # the first three channels: relative to the centre
-        x = near.permute(0, 3, 1, 2)  # channels last in memory, where a convolution of one pixel is one matrix product
+        x = near.permute(0, 3, 1, 2).contiguous()  # channels first in memory: on a CPU half the time of channels last
         for i, (conv, norm) in enumerate(zip(self.mlp_convs, self.mlp_bns, strict=True)):
             x = norm(conv(functional.relu(x, inplace=True) if i else x))
-        return centers, functional.relu(x.amax(dim=-1))  # the largest of the rectified is the rectified largest
+        return centers, functional.relu(x.max(dim=-1).values)  # the largest of the rectified is the rectified largest
 
 
 class Transformer(nn.Module):
