@@ -164,10 +164,9 @@ def ranking(
     """Mean, over each row and each two of its columns, of how far the student's distances are from the teacher's order by `margin`:
     max(0, margin + nearer - farther), nearer and farther by the teacher's ranks (eq. 12).
 
-    Not by n^3 / 2 triples, but as merge sort counts inversions: each row in the teacher's order is cut into halves, these into halves,
-    and so on. Every column of the nearer half finds, among the sorted ones of the farther half, how many of them come too early and
-    what these add up to. Time grows with n^2 log^2 n, memory with n^2 log n.
-    """
+    Not by n^3 / 2 triples, but as merge sort counts inversions: each row in the teacher's order is cut into halves, these into
+    halves, and so on. Every column of the nearer half finds, among the sorted ones of the farther half, how many of them come too
+    early and what these add up to. Time grows with n^2 log^2 n, memory with n^2 log n."""
     levels = (student.shape[1] - 1).bit_length()
     order = teacher.argsort(dim=1)
     missing = (0, 2**levels - student.shape[1])
