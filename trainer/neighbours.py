@@ -14,7 +14,7 @@ from torch import Tensor
 # pointnet2_ops leaves out candidates whose squared norm, a float32, is <= this double: that is, < its rounding to float32.
 NEAR_ORIGIN = 1e-3
 
-# So many distances at once: enough to fill a GPU (a search then takes about 0.6 GB), few enough to stay in a CPU's cache.
+# So many distances at once: enough to fill a GPU (a search then takes up to 0.7 GB), few enough to stay in a CPU's cache.
 DISTANCES_ON_GPU = 1 << 25
 DISTANCES_ON_CPU = 1 << 17
 
