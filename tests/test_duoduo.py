@@ -82,6 +82,16 @@ def test_there_may_be_any_number_of_views_in_any_order(count):
     assert count == 1 or (encoder(pictures[:, :-1]) - expected).abs().max() > 1e-3
 
 
+def test_the_views_are_averaged_before_the_projection():
+    """Mathematically the same as after it, so what is asserted is each bit."""
+    encoder, pictures, seen = made(TINY), views(TINY), []
+    encoder.visual.ln_post.register_forward_hook(lambda module, given, found: seen.append(found))
+    embedding = encoder(pictures)
+    of_class = seen[0].reshape(*pictures.shape[:2], -1)
+    assert embedding.equal(of_class.mean(dim=1) @ encoder.visual.proj)
+    assert not embedding.equal((of_class @ encoder.visual.proj).mean(dim=1))
+
+
 def test_of_vit_b_32_the_published_parameters_learn():
     with torch.device("meta"):
         encoder = Duoduo(SIZES["duoduo-lt6"])
@@ -142,7 +152,7 @@ def test_a_lightning_checkpoint_is_read_and_taken_apart(tmp_path):
     found = parts(read)
     assert {key: float(value) for key, value in found.log_scales.items()} == {
         "contrastive_loss.logit_scale": 3.0,
-        "duoduoclip.logit_scale": float(whole.logit_scale),
+        "duoduoclip.logit_scale": whole.logit_scale.item(),
     }
     assert {f"visual.{key}" for key in whole.visual.state_dict()} == found.encoder.keys()
     assert found.text.keys() == {key for key in whole.state_dict() if not key.startswith("visual.") and key != "logit_scale"}

@@ -252,6 +252,17 @@ def test_checkpointing_changes_no_gradient_and_no_running_statistic(config):
     assert states[1]["encoder.first_conv.1.num_batches_tracked"] == 1
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_compiled_encoder_learns_the_same(checkpointing):
+    (xyz, rgb), states = clouds(), []
+    for compiled in (False, True):
+        encoder = made(replace(TINY, checkpointing=checkpointing)).train()
+        run = torch.compile(encoder, backend="eager") if compiled else encoder
+        run(xyz, rgb).square().sum().backward()
+        states.append({name: one.grad for name, one in encoder.named_parameters()} | dict(encoder.named_buffers()))
+    torch.testing.assert_close(states[1], states[0])
+
+
 @of_each_kind
 def test_every_parameter_learns(config):
     encoder, (xyz, rgb) = made(config).train(), clouds()

@@ -29,8 +29,8 @@ class DuoduoConfig:
     Pictures of `image_size` pixels square in patches of `patch`; `layers` blocks of `width` in `heads`, MLPs `mlp_ratio` times as
     wide; embeddings of `out`. `quick_gelu`: as OpenAI's weights want it. `layers_threshold`: blocks of at least this index attend
     over all views, those before inside each. `trainable`: "attention" (the published way: only the attention of those blocks
-    learns, and nothing is kept of the blocks before) or "all". `checkpointing`: the blocks that learn are computed again in the
-    backward pass instead of kept.
+    learns, and no activation of the blocks before is kept) or "all". `checkpointing`: the blocks are computed again in the backward
+    pass instead of kept.
     """
 
     image_size: int = 224
@@ -107,8 +107,7 @@ class Duoduo(nn.Module):
         """Embeddings, not normalised, of objects seen in `f` views: normalised pixels (trainer/pictures.py)."""
         objects, views = pictures.shape[:2]
         blocks, threshold = self.visual.transformer.resblocks, self.config.layers_threshold
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable == "all"):
-            tokens = self._run(blocks[:threshold], self._patches(pictures.flatten(0, 1)))
+        tokens = self._run(blocks[:threshold], self._patches(pictures.flatten(0, 1)))
         # All but attention works on each token alone: joining the views' tokens is all that it takes to see them together.
         tokens = self._run(blocks[threshold:], tokens.unflatten(0, (objects, views)).flatten(1, 2))
         of_class = tokens.unflatten(1, (views, -1))[:, :, 0]
@@ -121,9 +120,9 @@ class Duoduo(nn.Module):
         return visual.ln_pre(torch.cat([of_class, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
 
     def _run(self, blocks: nn.ModuleList, tokens: Float[Tensor, "m t w"]) -> Float[Tensor, "m t w"]:
-        again = self.config.checkpointing and self.training and torch.is_grad_enabled()
-        for block in blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
+        again = self.config.checkpointing and torch.is_grad_enabled()
+        for block in blocks:  # without dropout: no random numbers to draw again
+            tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False) if again else block(tokens)
         return tokens
 
 

@@ -148,11 +148,14 @@ class GroupEncoder(nn.Module):
         if not self.training:
             parts = rows.split(max(1, POINTS_AT_ONCE // rows.shape[1]))
             tokens = torch.cat([self._tokens(part) for part in parts])
-        elif self.checkpointing:
-            tokens = checkpoint(self._tokens, rows, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(self)))
         else:
-            tokens = self._tokens(rows)
+            tokens = self._tokens_again(rows) if self.checkpointing else self._tokens(rows)
         return tokens.unflatten(0, groups.shape[:2])
+
+    @torch.compiler.disable  # torch.compile cannot trace a second pass that differs from the first
+    def _tokens_again(self, groups: Float[Tensor, "m k 6"]) -> Float[Tensor, "m out"]:
+        passes = lambda: (nullcontext(), _statistics_kept(self))  # noqa: E731 around the first, around the second
+        return checkpoint(self._tokens, groups, use_reentrant=False, context_fn=passes)
 
     def _tokens(self, groups: Float[Tensor, "m k 6"]) -> Float[Tensor, "m out"]:
         widen, norm, active, deepen = self.first_conv
