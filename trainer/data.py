@@ -46,11 +46,12 @@ from torch import Tensor
 
 from schemas.corpus import CorpusError, Reader
 from schemas.tables import CAPTIONS, POINTS, POINTS_PER_OBJECT, VIEWS
-from trainer.mapped import Mapped, Unmappable
+from trainer.mapped import Mapped, Taken, Unmappable
 
 RAW, BLIP, CAPTIONER, RETRIEVED = range(4)  # groups of captions
 GROUPS = 4
 FIRST_RAW_TEXT = "objaverse/"  # the source whose first raw text is taken, and whose thumbnails are: OpenShape's rule
+PLANNED = 16  # steps that are drawn at once, as a few large arrays cost less than many small ones
 SCANNED = 1 << 20  # rows of ids in memory at once while the tables are joined
 
 
@@ -166,6 +167,7 @@ class Loader:
                 + (f" (left out: {lack})" if lack else "")
             )
         self._position = (0, 0)
+        self._plans: dict[tuple[int, int], list[_Plan]] = {}
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -191,29 +193,25 @@ class Loader:
 
     def batch_at(self, epoch: int, step: int) -> Batch:
         """This rank's share of one global batch."""
-        share = self.batch // self.ranks
-        mine = slice(self.rank * share, (self.rank + 1) * share)
-        order = epoch_order(self.objects, self.seed, epoch)[step * self.batch : (step + 1) * self.batch]
-        chance = _Chance.of(self.draws, self.batch, self.seed, epoch, step).rows(mine)
-        objects = order[mine]
+        plan = self._plan(epoch, step)
+        objects = plan.objects
         xyz = rgb = has_color = pictures = None
         if self.draws.points:
             xyz, rgb, has_color = self._clouds(objects)
         if self.draws.pictures:
-            pictures = torch.from_numpy(self._pictures(objects, chance))
-        text, has_text = self._text(objects, chance)
+            pictures = torch.from_numpy(self._pictures(objects, plan.views))
         batch = Batch(
             epoch=epoch,
             step=step,
-            ids=self._index.ids.take(pa.array(objects)).to_pylist(),
-            seeds=torch.from_numpy(chance.seeds),
+            ids=plan.ids,
+            seeds=torch.from_numpy(plan.seeds),
             xyz=xyz,
             rgb=rgb,
             has_color=has_color,
-            image=torch.from_numpy(self._image(objects, chance).astype(np.float32)),
-            text=torch.from_numpy(text.astype(np.float32)),
-            has_image=torch.ones(share, dtype=torch.bool),
-            has_text=torch.from_numpy(has_text),
+            image=torch.from_numpy(self._image(plan)).float(),
+            text=torch.from_numpy(self._text(plan)).float(),
+            has_image=torch.ones(len(objects), dtype=torch.bool),
+            has_text=torch.from_numpy(plan.text_rows >= 0),
             pictures=pictures,
         )
         return batch.pin_memory() if self.pinned else batch
@@ -243,7 +241,7 @@ class Loader:
         return {"seed": self.seed, "batch": self.batch, "objects": self.objects, "versions": self.versions}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_tables", "_columns")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_tables", "_columns")} | {"_plans": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
@@ -326,6 +324,61 @@ class Loader:
         lengths[np.arange(lengths.shape[1]) < counts[:, None]] = found.flatten().to_numpy(zero_copy_only=False)
         return lengths
 
+    # Drawing
+
+    def _plan(self, epoch: int, step: int) -> "_Plan":
+        block = step // PLANNED
+        if (epoch, block) not in self._plans:
+            kept = list(self._plans.items())[-1:]  # threads may be at the end of the one before
+            self._plans = dict([*kept, ((epoch, block), self._planned(epoch, block))])
+        return self._plans[epoch, block][step % PLANNED]
+
+    def _planned(self, epoch: int, block: int) -> list["_Plan"]:
+        """The plans of a block of steps, of this rank. All chance is drawn for whole global batches, whoever needs which of it."""
+        rng = np.random.default_rng([self.seed, epoch, block, 1])  # numpy takes [a, b] and [a, b, 0] for the same seed
+        shape = (PLANNED, self.batch)
+        seeds, for_image, for_text = rng.integers(0, 2**63, shape), rng.random((*shape, 2)), rng.random((*shape, 6))
+        counts = rng.integers(*self.draws.views, PLANNED, endpoint=True)
+        for_views = rng.random((PLANNED, 1 if self.draws.shared_views else self.batch, self.draws.views[1]))
+        share = self.batch // self.ranks
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        first = block * PLANNED
+        steps = min(PLANNED, self.steps_per_epoch - first)
+        order = epoch_order(self.objects, self.seed, epoch)[first * self.batch : (first + steps) * self.batch]
+        objects = order.reshape(steps, self.batch)[:, mine]
+        seeds, for_image, for_text = (numbers[:steps, mine] for numbers in (seeds, for_image, for_text))
+        for_views = np.broadcast_to(for_views, (*shape, for_views.shape[2]))[:, mine]
+        ids = self._index.ids.take(pa.array(objects.reshape(-1))).to_pylist()
+        coin = self._index.first_raw[objects] & (for_image[..., 0] < 0.5) & (self.draws.image == "openshape")
+        rows, groups = self._texts_planned(objects.reshape(-1), for_text.reshape(-1, for_text.shape[2]))
+        rows, averaged = rows.reshape(objects.shape), ((rows >= 0) & (groups != RETRIEVED)).reshape(objects.shape)
+        return [
+            _Plan(
+                objects=objects[step],
+                ids=ids[step * share : (step + 1) * share],
+                seeds=seeds[step].copy(),
+                thumbnail=np.flatnonzero(coin[step]),
+                image=for_image[step, :, 1],
+                views=for_views[step, :, : counts[step]],
+                text_rows=rows[step],
+                averaged=averaged[step] if self.draws.text == "openshape" else None,
+            )
+            for step in range(steps)
+        ]
+
+    def _texts_planned(
+        self, objects: Int[np.ndarray, " n"], chance: Float64[np.ndarray, "n 6"]
+    ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """The row of a text's embedding for each object, or -1, and its group."""
+        if self.draws.text == "none":
+            return np.full(len(objects), -1), np.zeros(len(objects), np.int64)
+        starts = self._index.text_starts[objects[:, None] * GROUPS + np.arange(GROUPS + 1)]
+        first_raw = self._index.first_raw[objects] & (self.draws.text == "openshape")
+        places, groups, has = texts_drawn(starts, chance, first_raw, any_text=self.draws.text == "any")
+        rows = np.full(len(objects), -1)
+        rows[has] = self._index.text_rows[places[has]]
+        return rows, groups
+
     # Reading
 
     def _width(self) -> int:
@@ -339,7 +392,7 @@ class Loader:
             )
         return widths[self._images]
 
-    def _opened_columns(self) -> dict[tuple[str, str], "Mapped | _Taken"]:
+    def _opened_columns(self) -> dict[tuple[str, str], Mapped | Taken]:
         openshape = self.draws.text == "openshape", self.draws.image == "openshape"
         wanted = {
             (POINTS.name, "xyz"): self.draws.points,
@@ -358,37 +411,41 @@ class Loader:
                 columns[table, name] = Mapped(self._tables[table], name, width)
             except Unmappable as why:
                 self.taken[f"{table}.{name}"] = str(why)
-                columns[table, name] = _Taken(self._tables[table], name, width)
+                columns[table, name] = Taken(self._tables[table], name, width)
         return columns
 
     def _clouds(self, objects: Int[np.ndarray, " b"]) -> tuple[Tensor, Tensor, Tensor]:
         rows = self._index.point_rows[objects]
         xyz, _ = self._columns[POINTS.name, "xyz"].rows(rows, 3 * self.points)
         rgb, has_color = self._columns[POINTS.name, "rgb"].rows(rows, 3 * self.points)
-        xyz, rgb = (torch.from_numpy(values).unflatten(1, (self.points, 3)) for values in (xyz, rgb))
+        xyz, rgb = (torch.from_numpy(values.reshape(len(rows), self.points, 3)) for values in (xyz, rgb))
         return xyz, rgb, torch.from_numpy(has_color)
 
-    def _image(self, objects: Int[np.ndarray, " b"], chance: "_Chance") -> Float[np.ndarray, "b d"]:
-        rows = self._index.image_rows[objects]
-        views = self._columns[self._images, "embedding"]
+    def _image(self, plan: "_Plan") -> Float[np.ndarray, "b d"]:
         if self.draws.image == "mean-of-views":
-            return self._mean_of_views(objects, chance)
+            return self._mean_of_views(plan.objects, plan.views)
+        rows = self._index.image_rows[plan.objects]
+        views = self._columns[self._images, "embedding"]
+
+        def one(counts):  # without annotations, which Python evaluates at each call
+            return (number * counts[:, None]).astype(np.int64)
+
+        number, asked = plan.image[:, None], plan.thumbnail
+        if not len(asked):
+            return views.items(rows, one)[:, 0]
         image = np.zeros((len(rows), self.dim), np.float16)
         thumbnail = np.zeros(len(rows), bool)
-        if self.draws.image == "openshape":
-            asked = np.flatnonzero(self._index.first_raw[objects] & (chance.image[:, 0] < 0.5))
-            found, has = self._columns[self._images, "thumbnail"].rows(rows[asked])
-            thumbnail[asked] = has
-            image[thumbnail] = found[has]
-        number = chance.image[~thumbnail, 1:]
-        image[~thumbnail] = views.items(rows[~thumbnail], lambda counts: (number * counts[:, None]).astype(np.int64))[:, 0]
+        found, thumbnail[asked] = self._columns[self._images, "thumbnail"].rows(rows[asked])
+        image[thumbnail] = found[thumbnail[asked]]
+        number = number[~thumbnail]
+        image[~thumbnail] = views.items(rows[~thumbnail], one)[:, 0]
         return image
 
-    def _mean_of_views(self, objects: Int[np.ndarray, " b"], chance: "_Chance") -> Float32[np.ndarray, "b d"]:
+    def _mean_of_views(self, objects: Int[np.ndarray, " b"], chance: Float64[np.ndarray, "b f"]) -> Float32[np.ndarray, "b d"]:
         index = self._index
         weights = np.zeros(0, np.float32)
 
-        def choose(counts: Int[np.ndarray, " b"]) -> Int[np.ndarray, "b f"]:
+        def choose(counts):
             nonlocal weights
             if self.draws.pictures and (wrong := np.flatnonzero(counts != np.diff(index.view_starts[objects])[:, 0])).size:
                 id = index.ids[int(objects[wrong[0]])].as_py()
@@ -396,7 +453,7 @@ class Loader:
                     f"{id} has {counts[wrong[0]]} image embeddings, but another number of views: "
                     f"run python -m jobs embed {self.reader.root} --teacher {self.teacher['name']}"
                 )
-            chosen, used = views_drawn(counts, chance.views)
+            chosen, used = views_drawn(counts, chance)
             weights = np.where(used, index.lengths[objects[:, None], np.minimum(chosen, index.lengths.shape[1] - 1)], 0)
             weights = weights / used.sum(axis=1, keepdims=True, dtype=np.float32)
             return chosen
@@ -404,27 +461,23 @@ class Loader:
         vectors = self._columns[self._images, "embedding"].items(index.image_rows[objects], choose).astype(np.float32)
         return (vectors * weights[:, :, None]).sum(axis=1)
 
-    def _text(self, objects: Int[np.ndarray, " b"], chance: "_Chance") -> tuple[Float16[np.ndarray, "b d"], Bool[np.ndarray, " b"]]:
-        text, has = np.zeros((len(objects), self.dim), np.float16), np.zeros(len(objects), bool)
-        if self.draws.text == "none":
-            return text, has
-        starts = self._index.text_starts[objects[:, None] * GROUPS + np.arange(GROUPS + 1)]
-        first_raw = self._index.first_raw[objects] & (self.draws.text == "openshape")
-        places, groups, has = texts_drawn(starts, chance.text, first_raw, any_text=self.draws.text == "any")
-        rows = self._index.text_rows[places[has]]
-        found = np.zeros((len(rows), self.dim), np.float16)
-        averaged = (groups[has] != RETRIEVED) & (self.draws.text == "openshape")
-        if averaged.any():
+    def _text(self, plan: "_Plan") -> Float16[np.ndarray, "b d"]:
+        rows, averaged = plan.text_rows, plan.averaged
+        plain = rows >= 0 if averaged is None else (rows >= 0) & ~averaged
+        if plain.all():
+            return self._columns[self._texts, "embedding"].rows(rows)[0]
+        text = np.zeros((len(rows), self.dim), np.float16)
+        if averaged is not None and averaged.any():
             values, made = self._columns[self._texts, "prompt_averaged"].rows(rows[averaged])
-            averaged[averaged] = made
-            found[averaged] = values[made]
-        found[~averaged] = self._columns[self._texts, "embedding"].rows(rows[~averaged])[0]
-        text[has] = found
-        return text, has
+            text[averaged] = values
+            plain[averaged] = ~made
+        if plain.any():
+            text[plain] = self._columns[self._texts, "embedding"].rows(rows[plain])[0]
+        return text
 
-    def _pictures(self, objects: Int[np.ndarray, " b"], chance: "_Chance") -> UInt8[np.ndarray, "b f 3 s s"]:
+    def _pictures(self, objects: Int[np.ndarray, " b"], chance: Float64[np.ndarray, "b f"]) -> UInt8[np.ndarray, "b f 3 s s"]:
         starts = self._index.view_starts[objects]
-        chosen, _ = views_drawn(np.diff(starts)[:, 0], chance.views)
+        chosen, _ = views_drawn(np.diff(starts)[:, 0], chance)
         rows, back = np.unique(self._index.view_rows[starts[:, :1] + chosen], return_inverse=True)
         found = self._tables[VIEWS.name].take(rows.tolist(), columns=["image"])["image"].to_pylist()
         pictures = np.stack([picture(found[at], self.draws.background) for at in back.reshape(-1)])
@@ -438,25 +491,20 @@ def epoch_order(objects: int, seed: int, epoch: int) -> Int[np.ndarray, " object
 
 
 @dataclass(frozen=True)
-class _Chance:
-    """All chance of a batch: numbers in [0, 1), drawn for the whole global batch whoever needs which."""
+class _Plan:
+    """What a rank's share of a batch is: objects by number, and all that is drawn. `thumbnail`: places in the batch for which the
+    coin says so; `image`, `views`: numbers in [0, 1) that choose among views; `text_rows`: -1 where there is none; `averaged`:
+    which texts are wanted averaged over prompts (None: none).
+    """
 
+    objects: Int[np.ndarray, " b"]
+    ids: list[str]
     seeds: Int64[np.ndarray, " b"]
-    image: Float64[np.ndarray, "b 2"]
-    text: Float64[np.ndarray, "b 6"]
+    thumbnail: Int[np.ndarray, " t"]
+    image: Float64[np.ndarray, " b"]
     views: Float64[np.ndarray, "b f"]
-
-    @classmethod
-    def of(cls, draws: Draws, batch: int, seed: int, epoch: int, step: int) -> "_Chance":
-        rng = np.random.default_rng([seed, epoch, step, 1])  # ends in 1: numpy takes [a, b] and [a, b, 0] for the same
-        numbers = (rng.integers(0, 2**63, batch), rng.random((batch, 2)), rng.random((batch, 6)))
-        count = rng.integers(*draws.views, endpoint=True)
-        views = rng.random((1 if draws.shared_views else batch, count))
-        return cls(*numbers, np.broadcast_to(views, (batch, count)))
-
-    def rows(self, which: slice) -> "_Chance":
-        """That of some of the objects."""
-        return _Chance(self.seeds[which], self.image[which], self.text[which], self.views[which])
+    text_rows: Int[np.ndarray, " b"]
+    averaged: Bool[np.ndarray, " b"] | None
 
 
 def views_drawn(
@@ -614,33 +662,3 @@ def _halves(sha256: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     values = (digits & 15) + 9 * (digits >> 6)
     both = (values[:, ::2] << 4 | values[:, 1::2]).copy().view(np.uint64)
     return both[:, 0].copy(), both[:, 1].copy()
-
-
-class _Taken:
-    """One column of a version of a table, taken by Lance; has the methods of `Mapped`."""
-
-    def __init__(self, table: lance.LanceDataset, column: str, width: int):
-        self.table, self.column, self.width = table, column, width
-
-    def rows(self, positions: Int[np.ndarray, " n"], width: int | None = None) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
-        """As `Mapped.rows`."""
-        found, back = self._take(positions)
-        valid = found.is_valid().to_numpy(zero_copy_only=False)
-        flat = found.flatten().to_numpy(zero_copy_only=False)
-        values = np.zeros((len(found), self.width), flat.dtype)
-        values[valid] = flat.reshape(-1, self.width)
-        return values[back, :width], valid[back]
-
-    def items(self, positions: Int[np.ndarray, " n"], choose: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """As `Mapped.items`."""
-        found, back = self._take(positions)
-        offsets = found.offsets.to_numpy()
-        chosen = choose(np.diff(offsets)[back])
-        vectors = found.values
-        flat = vectors.values.to_numpy(zero_copy_only=False).reshape(-1, self.width)
-        return flat[vectors.offset + offsets[back][:, None] + chosen]
-
-    def _take(self, positions: Int[np.ndarray, " n"]) -> tuple[pa.Array, Int[np.ndarray, " n"]]:
-        rows, back = np.unique(positions, return_inverse=True)
-        found = self.table.take(rows.tolist(), columns=[self.column])[self.column]
-        return (found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()), back

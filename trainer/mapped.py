@@ -1,4 +1,4 @@
-"""Rows of a local Lance table through mmap: vectors are copied once, from the page cache to the batch, without Lance's decoder.
+"""Rows of a Lance table by number: of a local one through mmap, so that vectors are copied once, from the page cache to the batch.
 
 Lance lays wide vectors of fixed size one after the other, without compression ("full zip"; a byte of control before each where some
 are null, or where each row is a list of vectors), and narrow ones and lists of numbers in chunks of a power of two ("mini blocks").
@@ -20,6 +20,7 @@ from typing import Any, Self
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int, Shaped, UInt8
 from lance.file import LanceFileReader
 
@@ -113,7 +114,8 @@ class Mapped:
         self.lists = not pa.types.is_fixed_size_list(type)
         self.nested = self.lists and pa.types.is_fixed_size_list(type.value_type)
         self.dtype = pa.array([], type.value_type.value_type if self.nested else type.value_type).to_numpy().dtype
-        self._files: list[np.ndarray] = []  # held, so that they stay mapped
+        self._mappings: list[mmap.mmap] = []
+        self._windows: dict[int, np.ndarray] = {}
         parts, firsts, rows = [], {}, 0
         for fragment in dataset.get_fragments():
             firsts[fragment.fragment_id] = rows
@@ -122,8 +124,10 @@ class Mapped:
         self._rows = _Rows.joined(parts).chosen(_physical_rows(dataset, firsts))
         if not len(self) or (self.nested and not self._rows.size):
             raise Unmappable(f"{column} of {dataset.uri} has no rows")
-        self._begin = min(file.ctypes.data for file in self._files)
-        self._end = max(file.ctypes.data + len(file) for file in self._files)
+        self._all_valid = bool(self._rows.valid.all())
+        files = [np.frombuffer(mapping, np.uint8) for mapping in self._mappings]
+        self._begin = min(file.ctypes.data for file in files)
+        self._end = max(file.ctypes.data + len(file) for file in files)
         self._compare(dataset)
 
     def __len__(self) -> int:
@@ -133,16 +137,18 @@ class Mapped:
         self, positions: Int[np.ndarray, " n"], width: int | None = None
     ) -> tuple[Shaped[np.ndarray, "n w"], Bool[np.ndarray, " n"]]:
         """The vectors of these rows, or the first `width` numbers of each, and which rows have one; the others are zeros."""
-        valid, starts, flags = (part[positions] for part in (self._rows.valid, self._rows.starts, self._rows.flags))
-        if (flagged := flags > 0).any():
-            valid[flagged] = self._bytes(starts[flagged] - flags[flagged, None], 1)[:, 0] == 0
         width = self.width if width is None else width
-        if not valid.any():
-            return np.zeros((len(positions), width), self.dtype), valid
+        starts, valid = self._rows.starts[positions], np.ones(len(positions), bool)
+        if not self._all_valid:
+            valid, flags = self._rows.valid[positions], self._rows.flags[positions]
+            if (flagged := flags > 0).any():
+                valid[flagged] = self._bytes(starts[flagged] - flags[flagged, None], 1)[:, 0] == 0
+            if not valid.any():
+                return np.zeros((len(positions), width), self.dtype), valid
         wanted = width * self.dtype.itemsize
         size = min(self._rows.size, wanted)
         starts = starts[:, : -(-wanted // size)]
-        if valid.all():
+        if self._all_valid or valid.all():
             found = self._bytes(starts, size)
         else:
             found = np.zeros((len(positions), starts.shape[1] * size), np.uint8)
@@ -159,8 +165,9 @@ class Mapped:
 
     def _bytes(self, starts: Int[np.ndarray, "n k"], size: int) -> UInt8[np.ndarray, "n bytes"]:
         """`size` bytes from each address, copied in one pass, whatever file they lie in."""
-        window = np.asarray(_Window(self._begin, self._end - self._begin - size + 1, size))
-        return window[starts - self._begin].view(np.uint8).reshape(len(starts), starts.shape[1] * size)
+        if size not in self._windows:
+            self._windows[size] = np.asarray(_Window(self._begin, self._end - self._begin - size + 1, size))
+        return self._windows[size][starts - self._begin].view(np.uint8).reshape(len(starts), starts.shape[1] * size)
 
     def _fragment(self, dataset: lance.LanceDataset, fragment: lance.LanceFragment) -> _Rows:
         field = dataset.lance_schema.field(self.column)
@@ -173,8 +180,9 @@ class Mapped:
             raise Unmappable(f"{file.path} is a file of version {file.file_major_version}.{file.file_minor_version}")
         path = os.path.join(dataset.uri, "data", file.path)
         with open(path, "rb") as opened:
-            content = np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
-        self._files.append(content)
+            mapping = mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+        self._mappings.append(mapping)
+        content = np.frombuffer(mapping, np.uint8)
         number = max(at for id, at in zip(file.fields, file.column_indices, strict=True) if id in ids)
         pages = [self._page(content, page) for page in LanceFileReader(path).metadata().columns[number].pages]
         expected = fragment.physical_rows
@@ -262,16 +270,66 @@ class Mapped:
 
     def _compare(self, dataset: lance.LanceDataset) -> None:
         """Raise Unmappable unless some rows are what Lance reads."""
+        for mapping in self._mappings:
+            mapping.madvise(mmap.MADV_RANDOM)  # else the kernel reads megabytes around each of these few rows
         positions = np.unique(np.linspace(0, len(self) - 1, COMPARED).astype(np.int64))
-        taken = dataset.take(positions.tolist(), columns=[self.column])[self.column].to_pylist()
+        taken = Taken(dataset, self.column, self.width)
         if self.nested:
-            mine = [self.items(positions[i : i + 1], lambda count: np.arange(count[0])[None])[0] for i in range(len(positions))]
-            valid = np.ones(len(positions), bool)
+            counts = []
+
+            def ends(count: np.ndarray) -> np.ndarray:
+                counts.append(count)
+                return np.stack([0 * count, count - 1], axis=1)
+
+            pairs = [(self.items(positions, ends), taken.items(positions, ends)), tuple(counts)]
         else:
-            mine, valid = self.rows(positions)
-        for row, one, has, theirs in zip(positions, mine, valid, taken, strict=True):
-            if has != (theirs is not None) or (has and not np.array_equal(one, np.asarray(theirs, self.dtype), equal_nan=True)):
-                raise Unmappable(f"{self.column}: row {row} is not what Lance reads")
+            pairs = list(zip(self.rows(positions), taken.rows(positions), strict=True))
+        if not all(np.array_equal(*pair, equal_nan=pair[0].dtype.kind == "f") for pair in pairs):
+            raise Unmappable(f"{self.column}: rows are not what Lance reads")
+        for mapping in self._mappings:
+            mapping.madvise(mmap.MADV_NORMAL)  # for whole rows, reading ahead is right
+
+
+class Taken:
+    """The same of any table, wherever it is, with any pages: Lance takes the rows."""
+
+    def __init__(self, dataset: lance.LanceDataset, column: str, width: int):
+        self.dataset, self.column, self.width = dataset, column, width
+
+    def rows(
+        self, positions: Int[np.ndarray, " n"], width: int | None = None
+    ) -> tuple[Shaped[np.ndarray, "n w"], Bool[np.ndarray, " n"]]:
+        """As `Mapped.rows`. Raises ValueError for a list of another length."""
+        found, back = self._take(positions)
+        valid = found.is_valid().to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(found).to_numpy(zero_copy_only=False)[valid]
+        if (wrong := lengths != self.width).any():
+            raise ValueError(
+                f"{self.dataset.uri}: {self.column} has {lengths[wrong][0]:.0f} numbers in a row, must have {self.width}"
+            )
+        flat = found.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+        if valid.all():
+            return flat[back, :width], valid[back]
+        values = np.zeros((len(found), self.width), flat.dtype)
+        values[valid] = flat
+        return values[back, :width], valid[back]
+
+    def items(
+        self, positions: Int[np.ndarray, " n"], choose: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, "n k"]]
+    ) -> Shaped[np.ndarray, "n k w"]:
+        """As `Mapped.items`."""
+        found, back = self._take(positions)
+        offsets = found.offsets.to_numpy()
+        chosen = choose(np.diff(offsets)[back].astype(np.int64))
+        vectors = found.values
+        flat = vectors.values.to_numpy(zero_copy_only=False).reshape(-1, self.width)
+        return flat[vectors.offset + offsets[back][:, None] + chosen]
+
+    def _take(self, positions: Int[np.ndarray, " n"]) -> tuple[pa.Array, Int[np.ndarray, " n"]]:
+        """The rows, each once and in their order, which is cheapest, and where among them each position's is."""
+        rows, back = np.unique(positions, return_inverse=True)
+        found = self.dataset.take(rows.tolist(), columns=[self.column])[self.column]
+        return (found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()), back
 
 
 @dataclass(frozen=True)
