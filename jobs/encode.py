@@ -1,6 +1,7 @@
 """Embed meshes, point files, pictures or whole corpora with any checkpoint, as it wants them.
 
 python -m jobs encode uni3d-b chairs/ scan.ply --up +z -o chairs.npz
+
 python -m jobs encode runs/mine/checkpoints/step-00010000 photos/mug -o mug.parquet
 
 A mesh is placed, sampled or rendered as a build does it: the same file in a corpus has the same points. Beside other files,
@@ -54,9 +55,9 @@ TWICE = "is named twice, or is the name of two objects: encode these into two fi
 class Job:
     # Folder of a trained encoder's checkpoint, name of a published one (uni3d-b, openshape-pointbert-vitg14-rgb,
     # duoduo-four-1to6f, …), or the file of one, with --name.
-    checkpoint: Annotated[str, tyro.conf.Positional]
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     # Files (meshes; points as npy, npz, ply, pcd, off; pictures), folders of them, or corpora.
-    what: Annotated[tuple[str, ...], tyro.conf.Positional]
+    what: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="WHAT …")]
     # Where the embeddings go, .npz for scripts or .parquet for all else: object_id, embedding (unit length, float32) and length.
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     # Which published checkpoint the file is, or is laid out like.

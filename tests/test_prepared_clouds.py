@@ -127,7 +127,8 @@ def test_one_factor_and_one_shift_a_cloud_within_their_bounds(clouds):
     assert factor.mean() == pytest.approx(1.025, abs=0.03)
     shift = made.mean(dim=1)
     assert shift.amin() < -0.098 and shift.amax() > 0.098 and shift.abs().amax() < 0.1 + 1e-5
-    assert (torch.corrcoef(shift.T) - torch.eye(3)).abs().max() < 0.2  # each coordinate its own
+    drawn = torch.cat([factor[None], shift.T])  # each coordinate its own
+    assert (torch.corrcoef(drawn) - torch.eye(4)).abs().max() < 0.2
     torch.testing.assert_close(made, xyz * factor[:, None, None] + shift[:, None], rtol=0, atol=1e-5)
 
 
