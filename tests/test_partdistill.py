@@ -73,8 +73,8 @@ def test_a_shape_does_not_depend_on_its_batch():
 
 
 def test_points_near_the_origin_are_no_centres():
-    xyz = torch.randn(1, 200, 3, generator=torch.Generator().manual_seed(3))
-    xyz[0, 50:120] *= 1e-3
+    xyz = torch.nn.functional.normalize(torch.randn(1, 40, 3, generator=torch.Generator().manual_seed(3)), dim=2)
+    xyz[0, 10:20] *= 1e-3  # in the middle of the others, and soon the farthest from those that are taken
     for centers, _ in student_of().extractor.h_encoder(xyz):
         assert (centers[0, 1:].square().sum(1) > 1e-3).all()
 
@@ -416,7 +416,9 @@ def test_the_student_knows_more_than_its_teacher(lamps, distilled):
 def test_backward_distillation_is_what_makes_it_better(lamps, distilled):
     truth = [part for _, part, _ in lamps]
     student = student_of()
-    epochs = distill(student, [units for units, _, _ in lamps], replace(FEW, backward="never", epochs=8), torch.Generator().manual_seed(0))
+    epochs = distill(
+        student, [units for units, _, _ in lamps], replace(FEW, backward="never", epochs=8), torch.Generator().manual_seed(0)
+    )
     assert not any(epoch.backward for epoch in epochs)
     forward, backward = (
         mean_iou([logits_of(one, units.xyz).argmax(1) for units, _, _ in lamps], truth) for one in (student, distilled[0])
@@ -436,6 +438,26 @@ def test_backward_distillation_believes_bad_units_less(lamps, distilled):
     print(f"belief in good units {np.mean(good):.2f}, in bad ones {np.mean(bad):.2f} (teacher: {np.mean(teacher_bad):.2f})")
     assert len(bad) > 5 and np.mean(bad) < 0.4 * np.mean(teacher_bad)
     assert np.mean(good) > 2 * np.mean(bad)
+
+
+def test_the_students_agreement_takes_the_place_of_the_teachers_scores(lamps):
+    """A teacher that is half as sure of everything is listened to half as much, until backward distillation starts."""
+    still = replace(FEW, rate=0.0, epochs=3, window=1, threshold=math.inf)  # starts after two epochs of a student that never learns
+    shapes = [units for units, _, _ in lamps[:4]]
+    unsure = [replace(units, score=units.score / 2) for units in shapes]
+    sure, half = (
+        [epoch.loss for epoch in distill(student_of(), some, still, torch.Generator().manual_seed(0))] for some in (shapes, unsure)
+    )
+    assert [b / a for a, b in zip(sure, half, strict=True)] == pytest.approx([0.5, 0.5, 1.0])
+    aligned = [align(student_of(), some[0], FEW, forward_steps=0, backward_steps=2) for some in (shapes, unsure)]
+    assert torch.equal(aligned[0].fc4.weight, aligned[1].fc4.weight)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_a_student_leaves_its_mode(training, lamps):
+    student = student_of().train(training)
+    logits_of(student, lamps[0][0].xyz)
+    assert student.training is training
 
 
 @pytest.mark.parametrize("moved", [lambda xyz: xyz * 7 + 3, lambda xyz: xyz / 50 - 2])
