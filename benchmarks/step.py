@@ -28,6 +28,8 @@ UNCOUNTED = 2  # steps: memory is taken, kernels are chosen, torch compiles
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """What to measure."""
+
     # Names of recipes.
     recipes: Annotated[tuple[str, ...], tyro.conf.Positional] = ("openshape-pointbert", "uni3d-b")
     # Objects of a step. Default: 64 on a GPU, 4 elsewhere.

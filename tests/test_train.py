@@ -46,6 +46,7 @@ POINTS_RECIPE = replace(
 )
 VIEWS_RECIPE = replace(RECIPES["multiview-small"], encoder=DUODUO, input=ViewInput(size=32), batch=16, epochs=3)
 VIEWS_RECIPE = replace(VIEWS_RECIPE, draws=replace(VIEWS_RECIPE.draws, views=(1, 3)), optimiser=POINTS_RECIPE.optimiser)
+VIEWS_RECIPE = replace(VIEWS_RECIPE, schedule=POINTS_RECIPE.schedule)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The job `train`: what it prints, what it refuses, and that a command that was killed is simply given again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -126,8 +127,6 @@ def test_a_killed_command_is_given_again(built, tmp_path):
         while len(lines(out)) < before + 5 and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
         if how == signal.SIGKILL:
-            import os
-
             os.killpg(process.pid, how)
             assert process.wait() == -how
         else:
@@ -145,6 +144,7 @@ def lines(out: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_on_ray_it_is_the_same(built, tmp_path):
+    pytest.importorskip("ray.train", reason="Ray Train's packages: pip install 'ray[train]'", exc_type=ImportError)
     command = ["train", built.root, "--recipe", "pointbert-small", "--epochs", "1", "--batch", "16", "--warmup-steps", "1"]
     command += ["--device", "cpu", "--processes", "2"]
     assert main([*command, "--out", str(tmp_path / "here")]) == 0
