@@ -623,11 +623,14 @@ def _captions(
         for part in zip(*(_halves(part["text_sha256"]) for part in _scanned(texts, ["text_sha256"])), strict=True)
     )
     order = np.argsort(first)
+    first, second = first[order], second[order]
     stages: dict[str, int] = {}
     found = []
     for part in _scanned(captions, ["object_id", "origin", "model", "stage", "caption", "text_sha256"], "kept"):
         keys = _halves(part["text_sha256"])
-        place = order[np.minimum(np.searchsorted(first, keys[0], sorter=order), len(order) - 1)]
+        place = np.empty(len(part), np.int64)
+        ascending = np.argsort(keys[0])  # what is sought in order is found ten times as fast
+        place[ascending] = np.minimum(np.searchsorted(first, keys[0][ascending]), len(order) - 1)
         objects = _places(part["object_id"].combine_chunks(), ids)
         usable = (objects >= 0) & (first[place] == keys[0]) & (second[place] == keys[1])
         origin, by_blip = part["origin"], pc.equal(part["model"], "BLIP")
@@ -645,7 +648,7 @@ def _captions(
                     1 - metadata.to_numpy().astype(np.int64),
                     codes[named.indices.to_numpy()],
                     part["caption"].to_numpy(),
-                    place,
+                    order[place],
                 ]
             )[:, usable]
         )

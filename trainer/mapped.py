@@ -78,7 +78,7 @@ class _Rows:
     @classmethod
     def empty(cls, rows: int) -> Self:
         """Rows without a value."""
-        return cls(0, np.zeros((rows, 1), np.int64), *(np.zeros(rows, kind) for kind in (bool, np.int64, np.int64)))
+        return cls(0, np.zeros((rows, 1), np.int64), *(np.zeros(rows, kind) for kind in (bool, np.int32, np.int32)))
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
@@ -159,7 +159,7 @@ class Mapped:
         self, positions: Int[np.ndarray, " n"], choose: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, "n k"]]
     ) -> Shaped[np.ndarray, "n k w"]:
         """Some vectors of each row's list: `choose` is told how many each row has, and answers with those wanted."""
-        chosen = choose(self._rows.counts[positions])
+        chosen = choose(self._rows.counts[positions].astype(np.int64))
         starts = self._rows.starts[positions] + chosen * (self._rows.size + 1)
         return self._bytes(starts, self._rows.size).view(self.dtype).reshape(*chosen.shape, self.width)
 
@@ -241,7 +241,9 @@ class Mapped:
             raise Unmappable(f"{self.column} has a page of an unknown kind: {kind}")
         if not fits:
             raise Unmappable(f"{self.column} has a page of {len(buffers[0])} bytes for {count} vectors")
-        return _Rows(size, starts[:, None], np.full(len(starts), not flag), np.full(len(starts), flag), counts)
+        return _Rows(
+            size, starts[:, None], np.full(len(starts), not flag), np.full(len(starts), flag, np.int32), counts.astype(np.int32)
+        )
 
     def _mini_block(self, page: re.Match, buffers: list[np.ndarray]) -> _Rows:
         """Chunks: a header, then values, of which all chunks but the last have as many. The first buffer has a number for each: its
@@ -266,7 +268,7 @@ class Mapped:
         rows = values // per_row
         chunk, within = np.divmod(np.arange(0, values, block), counts[0])
         starts = (begins[chunk] + within * each).reshape(rows, per_row // block)
-        return _Rows(block * each, starts, np.ones(rows, bool), np.zeros(rows, np.int64), np.ones(rows, np.int64))
+        return _Rows(block * each, starts, np.ones(rows, bool), np.zeros(rows, np.int32), np.ones(rows, np.int32))
 
     def _compare(self, dataset: lance.LanceDataset) -> None:
         """Raise Unmappable unless some rows are what Lance reads."""
