@@ -305,7 +305,7 @@ def test_the_job_embeds_a_mesh_as_a_corpus_build_and_tells_what_fails(checkpoint
         found = dict(zip(made["object_id"].tolist(), made["embedding"], strict=True))
         assert found.keys() == expected.keys() == {"things/deeper/box.glb", "things/ball.obj"}
         for id, vector in found.items():
-            np.testing.assert_array_equal(vector, expected[id])
+            np.testing.assert_allclose(vector, expected[id], rtol=0, atol=1e-6)
         assert json.loads(str(made["encoder"]))["input"]["frame"] == "yz-swapped"
     # The same file alone, and the corpus itself.
     code, said, _ = encoded(capsys, checkpoint, folder / "ball.obj", corpus, "-o", tmp_path / "two.npz")
@@ -314,7 +314,7 @@ def test_the_job_embeds_a_mesh_as_a_corpus_build_and_tells_what_fails(checkpoint
     assert code == 0 and f"{corpus}: 2 objects, from the points stored in the canonical frame" in said
     with np.load(tmp_path / "again.npz") as again:
         for id, vector in zip(again["object_id"].tolist(), again["embedding"], strict=True):
-            np.testing.assert_array_equal(vector, expected[id])
+            np.testing.assert_allclose(vector, expected[id], rtol=0, atol=1e-6)
 
 
 def ply(xyz, rgb):
@@ -475,4 +475,4 @@ def test_the_job_renders_a_mesh_for_an_encoder_of_views(watcher, tmp_path, capsy
     [(ids, expected)] = Encoder.load(watcher).corpus(corpus)
     with np.load(tmp_path / "out.npz") as made:
         assert made["object_id"].tolist() == ids
-        np.testing.assert_array_equal(made["embedding"], expected)
+        np.testing.assert_allclose(made["embedding"], expected, rtol=0, atol=1e-6)

@@ -201,8 +201,8 @@ def _picture(picture: Image.Image | str | Path | io.BytesIO, wanted: ViewInput) 
 
 
 def _finished(embeddings: Float[Tensor, "b d"], unit: bool) -> Float32[np.ndarray, "b d"]:
-    embeddings = embeddings.float().cpu()
-    lengths = embeddings.norm(dim=1, keepdim=True)
-    if not (lengths.isfinite() & (lengths > 0)).all():
+    vectors = embeddings.float().cpu().numpy()
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ValueError("an embedding has no direction (zero, infinite or NaN): the checkpoint is broken")
-    return (embeddings / lengths if unit else embeddings).numpy()
+    return vectors / lengths if unit else vectors
