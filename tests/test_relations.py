@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ranks import on_ranks
 from torch import nn
 
-from trainer.losses.relations import TERMS, Relations, RelationsSettings, cosine_errors, distances, ranking, ranks
+from trainer.losses.relations import TERMS, Relations, RelationsSettings, cosine_errors, distances, euclidean, ranking, ranks
 
 FORMS = ("similarity", "euclidean", "partial-order")
 SCALE = torch.tensor(10.0, dtype=torch.float64)
@@ -204,6 +204,16 @@ def test_the_ranking_loss_is_the_mean_over_all_triples(n, margin):
     torch.testing.assert_close(made, expected)
     ours, theirs = (torch.autograd.grad(loss, shape, retain_graph=True)[0] for loss in (made, expected))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_distances_over_their_mean_do_not_change_with_the_size_of_all_and_nor_does_their_gradient():
+    rows, weights, _ = _features()
+    kept = HAS_TEXT[:, None] & HAS_TEXT
+    rows.requires_grad_()
+    made = euclidean(rows, rows, kept)
+    torch.testing.assert_close(made, euclidean(3 * rows, 3 * rows, kept))
+    (gradient,) = torch.autograd.grad((made * (weights @ weights.T)).sum(), rows)
+    assert (gradient * rows).sum().abs() < 1e-13 and gradient.any()  # the way outwards, along which all distances grow alike
 
 
 def test_equal_rows_have_distance_zero_and_a_finite_gradient():
