@@ -52,7 +52,8 @@ RAW, BLIP, CAPTIONER, RETRIEVED = range(4)  # groups of captions
 GROUPS = 4
 FIRST_RAW_TEXT = "objaverse/"  # the source whose first raw text is taken, and whose thumbnails are: OpenShape's rule
 PLANNED = 16  # steps that are drawn at once, as a few large arrays cost less than many small ones
-SCANNED = 1 << 20  # rows of ids in memory at once while the tables are joined
+READ_AHEAD = 64 << 20  # bytes, while the tables are joined
+SCANNED = 1 << 19  # rows of ids in memory at once while the tables are joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -581,7 +582,9 @@ def _places(ids: pa.Array, among: pa.Array) -> Int[np.ndarray, " n"]:
 def _scanned(table: lance.LanceDataset, columns: list[str], where: str | None = None) -> Iterator[pa.Table]:
     """The rows of some small columns, many at once."""
     waiting: list[pa.RecordBatch] = []
-    for batch in table.to_batches(columns=columns, filter=where):
+    # by default Lance may hold 2 GB that were read ahead
+    scanner = table.scanner(columns=columns, filter=where, io_buffer_size=READ_AHEAD, batch_readahead=2, fragment_readahead=2)
+    for batch in scanner.to_batches():
         waiting.append(batch)
         if sum(map(len, waiting)) >= SCANNED:
             yield pa.Table.from_batches(waiting)
