@@ -6,6 +6,7 @@ python -m jobs train demo/corpus --recipe pointbert-small --out runs/small
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from trainer.recipes import RECIPES, Recipe
 from trainer.train import Run, Trained, TrainingStopped, in_words, spawned, train, under_torchrun
 
 TERMINATED = 143  # the exit code of a program that SIGTERM ended
+_FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, each of which runs this job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,9 @@ def main(job: Job) -> int:
             trained = _trained(job, run)
         except TrainingStopped as error:
             raise Refusal(str(error), exit_code=1) from error
-    if job.json:
+    if job.json and _FIRST:
         print(json.dumps(dataclasses.asdict(trained), ensure_ascii=False))
-    else:
-        print(last_line(trained))
+    _say(job, last_line(trained))
     return TERMINATED if trained.stopped else 0
 
 
@@ -285,6 +286,6 @@ def _silent(line: str) -> None:
 
 
 def _say(job: Job, text: str) -> None:
-    if not job.json:
+    if not job.json and _FIRST:
         print(text)
         sys.stdout.flush()

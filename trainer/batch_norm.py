@@ -4,7 +4,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 def over_all_ranks(encoder: nn.Module, device: torch.device) -> nn.Module:
@@ -32,9 +31,9 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         ranks, others = dist.get_world_size(), [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         values = input.float()  # statistics in float32 under autocast as well
-        mean = all_reduce(values.mean(others)) / ranks
+        mean = _Summed.apply(values.mean(others)) / ranks
         centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().mean(others)) / ranks
+        variance = _Summed.apply(centred.square().mean(others)) / ranks
         if self.track_running_stats:
             count = ranks * input.numel() / input.shape[1]
             with torch.no_grad():
@@ -45,3 +44,19 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.affine:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
         return normal.to(input.dtype)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the ranks, with gradient: what all of them ask of it, summed."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        everyones = values.clone()
+        dist.all_reduce(everyones)
+        return everyones
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        everyones = gradient.contiguous().clone()
+        dist.all_reduce(everyones)
+        return everyones

@@ -145,7 +145,7 @@ class Learner:
         if self.ranks > 1:
             # Buffers are the same on all ranks as they are: statistics of batches come from all of them.
             places = [device.index] if device.type == "cuda" else None
-            forward = self._spread = DistributedDataParallel(forward, device_ids=places, broadcast_buffers=False)
+            forward = self._spread = DistributedDataParallel(forward, device_ids=places, forward_sync_buffers=False)
         self._forward = torch.compile(forward) if compiled else forward
         self.optimiser = _adamw(self.encoder, self.losses, recipe.optimiser)
         self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]

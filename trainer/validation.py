@@ -102,7 +102,8 @@ class HeldOut:
     """Looks at the held-out objects of a corpus, as often as asked, each time at the same views and texts: as training draws them
     in its first epoch, but as many views as it ever draws. Points are not augmented, and crops are in the middle.
 
-    All ranks must make it and call it together; each embeds its share. `objects`: how many have all that is drawn (of this rank).
+    All ranks must make it and call it together; each embeds its share (which views are drawn depends on how many ranks there are).
+    `objects`: how many there are that have all that is drawn.
     """
 
     def __init__(self, root: str, learner: Learner, teacher: str, ids: list[str], split: str | None, versions: dict[str, int]):
@@ -121,6 +122,10 @@ class HeldOut:
             points=recipe.input.points or POINTS_PER_OBJECT if recipe.sees_points else POINTS_PER_OBJECT,
         )
         self.objects = self._loader.objects
+        if self._ranks > 1:
+            count = torch.tensor(self.objects, device=learner.device)
+            dist.all_reduce(count)
+            self.objects = int(count)
         corpus = Reader.at(root)
         self.classes = classes(corpus, teacher, ids, split)
         self._means = means_of_views(corpus, teacher, ids, versions[f"image_embeddings/{teacher}"]) if rank == 0 else {}
