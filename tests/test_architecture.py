@@ -135,9 +135,14 @@ def test_every_table_is_looked_at():
         (
             "reports/page.py",
             "import lance",
-            "reports/page.py:1: import lance only in schemas/corpus.py, pipeline/store.py, trainer/data.py, trainer/mapped.py, benchmarks/*.py",
+            "reports/page.py:1: import lance only in schemas/corpus.py, pipeline/store.py, trainer/data.py, trainer/mapped.py, "
+            "benchmarks/*.py",
         ),
-        ("pipeline/run.py", "from ray.util import ActorPool", "pipeline/run.py:1: import ray only in pipeline/on_ray.py, trainer/on_ray.py"),
+        (
+            "pipeline/run.py",
+            "from ray.util import ActorPool",
+            "pipeline/run.py:1: import ray only in pipeline/on_ray.py, trainer/on_ray.py",
+        ),
         ("render/blender.py", "import bpy", "render/blender.py:1: import bpy only in render/blender_*.py, benchmarks/blender_*.py"),
         ("pipeline/utils.py", "", "pipeline/utils.py: name it for what it makes"),
         ("trainer/common/losses.py", "", "trainer/common/losses.py: name it for what it makes"),

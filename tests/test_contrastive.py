@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from ranks import on_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ranks import on_ranks
 from trainer.losses.contrastive import PRESETS, ROWS_AT_A_TIME, Contrastive, ContrastiveSettings, kept_pairs
 
 SETTINGS = ContrastiveSettings()

@@ -1,8 +1,8 @@
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import on_ranks
 
+from ranks import on_ranks
 from trainer.losses.gathering import gathered, rank_and_ranks, unit
 
 RANKS = 2

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import on_ranks
 
+from ranks import on_ranks
 from trainer.losses.contrastive import PRESETS, Contrastive, ContrastiveSettings, kept_pairs
 
 SYSTEMS = ("openshape", "uni3d", "duoduo")

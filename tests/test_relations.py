@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from ranks import on_ranks
 from torch import nn
 
+from ranks import on_ranks
 from trainer.losses.relations import TERMS, Relations, RelationsSettings, cosine_errors, distances, euclidean, ranking, ranks
 
 FORMS = ("similarity", "euclidean", "partial-order")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from separable import TEACHER, separable
 from torch import Tensor
 
 from pipeline.store import Corpus
 from schemas.tables import POINTS
+from separable import TEACHER, separable
 from trainer import checkpoints, curves
 from trainer.card import ViewInput
 from trainer.clouds import OPENSHAPE

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from separable import TEACHER, separable
 
 from jobs.__main__ import main
 from jobs.train import last_line
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.tables import image_embeddings
+from separable import TEACHER, separable
 from trainer import checkpoints, curves
 from trainer.recipes import RECIPES
 from trainer.train import Trained

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from separable import STAGE, TEACHER, separable
 
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.corpus import CorpusError, Reader
 from schemas.tables import SPLITS
+from separable import STAGE, TEACHER, separable
 from trainer.learner import Learner
 from trainer.recipes import RECIPES
 from trainer.validation import AT_ONCE, HeldOut, chance, classes, divided, hits, is_held_out, means_of_views

@@ -1,7 +1,7 @@
 """What an encoder expects and what it was made of: everything that evaluation and inference must obey, written beside its weights.
 
-Points and views are stored in one canonical frame (schemas/tables.py); encoders were trained in several. Each declares its own here,
-and whoever feeds it converts by that declaration, never by guess.
+Points and views are stored in one canonical frame (schemas/tables.py); encoders were trained in several. Each declares its own
+here, and whoever feeds it converts by that declaration, never by guess.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class PointInput:
     """How a point encoder wants its clouds.
 
     `frame`: "canonical" (+y up, +z front), or "yz-swapped", OpenShape's: columns y and z change places, which is a mirror.
-    `normalisation`: "mean" (the mean to the origin, the largest norm to 1; a cloud in one point becomes zeros), "box" (the middle of
-    the bounding box instead of the mean), or "none". `points`: how many it was trained with; None: any number. `fill`: value of each
-    colour channel, 0..1, of points without a colour.
+    `normalisation`: "mean" (the mean to the origin, the largest norm to 1; a cloud in one point becomes zeros), "box" (the middle
+    of the bounding box instead of the mean), or "none". `points`: how many it was trained with; None: any number. `fill`: value of
+    each colour channel, 0..1, of points without a colour.
     """
 
     frame: Literal["canonical", "yz-swapped"] = "canonical"
@@ -47,8 +47,8 @@ class Card:
     """An encoder's identity.
 
     `encoder`: pointbert, uni3d or duoduo; `config`: the fields of that encoder's configuration; `input`: what it is fed.
-    `teacher`: identity of the frozen CLIP model whose space it embeds into, as the corpus has it (schemas.corpus.Reader.teacher_of),
-    or at least its `name`. `data`: the corpus' root and the version of each table it was trained on; None: trained elsewhere.
+    `teacher`: identity of the frozen CLIP model whose space it embeds into, as schemas.corpus.Reader.teacher_of has it, or at least
+    its `name`. `data`: the corpus' root and the version of each table it was trained on; None: trained elsewhere.
     `made_by`: the recipe's name and settings, or the published checkpoint's name. `steps`, `epochs`: how long it was trained.
     """
 
