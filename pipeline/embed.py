@@ -80,7 +80,7 @@ class EmbedImages(TeacherStage):
     where: ClassVar[None] = None
     batch: ClassVar[int] = 64
 
-    # Pictures per forward pass. None: found by trying on a GPU, 32 on a CPU.
+    # Pictures per forward pass. None: found by trying on a GPU, 16 on a CPU.
     images_per_forward: int | None = None
     # Threads that decode pictures. None: one for each core of the worker.
     decoders: int | None = None
@@ -138,7 +138,7 @@ class EmbedTexts(TeacherStage):
     where: ClassVar[str] = "kept"
     batch: ClassVar[int] = 1024
 
-    # Texts per forward pass. None: found by trying on a GPU, 64 on a CPU.
+    # Texts per forward pass. None: found by trying on a GPU, 32 on a CPU.
     texts_per_forward: int | None = None
 
     @property

@@ -29,7 +29,7 @@ from pipeline.weights import TeacherError
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
-IMAGES_ON_CPU, TEXTS_ON_CPU = 32, 64  # per forward pass
+IMAGES_ON_CPU, TEXTS_ON_CPU = 16, 32  # per forward pass: larger ones are no faster, and what does not fill one is lost
 SIZES_ON_GPU = (8, 16, 32, 64, 128, 256)  # of forward passes, of which the best is found by trying; calls of 768 pictures fill all
 NEAR_BEST = 0.97  # share of the best rate that a smaller pass, which wastes less when it is padded, must reach
 MEMORY_SHARE = 0.8  # of the GPU that trying may fill
