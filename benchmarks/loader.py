@@ -530,6 +530,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.objects < BATCH:
         parser.error(f"--objects must be {BATCH} or more, a batch")
+    torch.set_num_threads(1)  # a second one would wait in a loop for work, and its seconds would count
     load = os.getloadavg()[0] / os.cpu_count()
     if load > IDLE:
         print(f"load per core is {load:.2f}: these figures are not those of an idle machine", flush=True)
@@ -537,7 +538,6 @@ def main(arguments: list[str] | None = None) -> int:
         folder = asked.folder or Path(removed)
         rounds = {"warm_rounds": asked.warm_rounds, "cold_rounds": asked.cold_rounds, "seconds": asked.seconds}
         found = race(made(asked.objects), folder, **rounds)
-    torch.set_num_threads(1)  # a second one would wait in a loop for work, and its seconds would count
     print(f"{asked.objects:,} objects, batches of {BATCH}")
     print("\n".join(told(found)))
     if asked.json:

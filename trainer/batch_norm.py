@@ -1,4 +1,8 @@
-"""Batch normalisation over the batches of all ranks together, so that several processes see what one would."""
+"""Batch normalisation over the batches of all ranks together, so that several processes see what one would; and over batches that
+are computed twice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -15,6 +19,17 @@ def over_all_ranks(encoder: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.__class__ = GlobalBatchNorm  # its parameters and buffers are a BatchNorm's
     return encoder
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """The running statistics of `module` are afterwards as before, so that a batch computed again does not count twice."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -10,8 +10,7 @@ batch, for one more forward pass. Only batch normalisation sees parts: its stati
 import copy
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.batch_norm import over_all_ranks
+from trainer.batch_norm import over_all_ranks, statistics_kept
 from trainer.checkpoints import KINDS
 from trainer.clouds import augmented, prepared
 from trainer.data import Batch
@@ -180,7 +179,7 @@ class Learner:
             clock.mark("loss")
             self.scaler.scale(told["loss"]).backward()
         else:
-            with torch.no_grad(), _statistics_kept(self.encoder):
+            with torch.no_grad(), statistics_kept(self.encoder):
                 embedded = torch.cat([self._embed(*part, seed) for part, seed in zip(parts, seeds, strict=True)])
             clock.mark("forward")
             embedded.requires_grad_()
@@ -293,16 +292,3 @@ def _follow(mean: nn.Module, encoder: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(mean.parameters()), list(encoder.parameters()), 1 - decay)
     for kept, now in zip(mean.buffers(), encoder.buffers(), strict=True):
         kept.copy_(now)
-
-
-@contextmanager
-def _statistics_kept(encoder: nn.Module) -> Iterator[None]:
-    """Batch normalisations normalise with the batch's statistics, but do not add them to their running ones."""
-    norms = [one for one in encoder.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

@@ -1,8 +1,8 @@
 """Held-out objects: which they are, and what an encoder makes of them beside chance and beside what needs no training.
 
 Asked are: the loss; zero-shot classification, whether the own class name is among the nearest 1, 3, 5 of all; and retrieval,
-whether the own text is among the nearest of all held-out objects' texts. The untrained figures are those of the mean of the views'
-embeddings, which the teacher gives without anybody training anything.
+whether the own text is among the nearest of the held-out objects' texts (of the first MOST_TEXTS). The untrained figures are
+those of the mean of the views' embeddings, which the teacher gives without anybody training anything.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from trainer.losses.gathering import rank_and_ranks
 TOP = (1, 3, 5)
 AT_ONCE = 64  # objects that the encoder sees together
 MOST_IN_LOSS = 1024  # the loss compares all with all, and its value depends on how many they are
+MOST_TEXTS = 2048  # of so many objects; the share found depends on it as well
 
 
 def is_held_out(object_id: str, share: float) -> bool:
@@ -179,10 +180,11 @@ class HeldOut:
             for row, place in enumerate(named):
                 own[row, self.classes.own[seen.ids[place]]] = True
             told |= _shares("zero_shot", who, vectors[named] @ self.classes.vectors.T, own)
-        if seen.has_text.any():
-            texts, place = np.unique(_unit(seen.text[seen.has_text]), axis=0, return_inverse=True)
+        texted = np.flatnonzero(seen.has_text)[:MOST_TEXTS]
+        if len(texted):
+            texts, place = np.unique(_unit(seen.text[texted]), axis=0, return_inverse=True)
             own = np.arange(len(texts)) == place.reshape(-1, 1)
-            told |= _shares("text", who, vectors[seen.has_text] @ texts.T, own)
+            told |= _shares("text", who, vectors[texted] @ texts.T, own)
         return {f"held_out/{name}": share for name, share in told.items()}
 
 

@@ -7,8 +7,8 @@ the published checkpoints without their prefix `point_encoder.`. timm's patch em
 which Uni3D carries along unused, are not built.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from trainer.batch_norm import statistics_kept
 from trainer.chance import Stream, permutation
 from trainer.neighbours import farthest_points, gathered, nearest
 
@@ -154,7 +155,7 @@ class GroupEncoder(nn.Module):
 
     @torch.compiler.disable  # torch.compile cannot trace a second pass that differs from the first
     def _tokens_again(self, groups: Float[Tensor, "m k 6"]) -> Float[Tensor, "m out"]:
-        passes = lambda: (nullcontext(), _statistics_kept(self))  # noqa: E731 around the first, around the second
+        passes = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731 around the first, around the second
         return checkpoint(self._tokens, groups, use_reentrant=False, context_fn=passes)
 
     def _tokens(self, groups: Float[Tensor, "m k 6"]) -> Float[Tensor, "m out"]:
@@ -176,17 +177,6 @@ def _linear(rows: Float[Tensor, "*m c"], weight: Float[Tensor, "d c 1"], bias: F
 
 def _normalised(rows: Float[Tensor, "m k c"], norm: nn.Module) -> Float[Tensor, "m k c"]:
     return norm(rows.flatten(0, 1)).view_as(rows)
-
-
-@contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """The running statistics of `module` are afterwards as before, so that a batch computed again does not count twice."""
-    before = [buffer.clone() for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(module.buffers(), before, strict=True):
-            buffer.copy_(value)
 
 
 def _blocks(config: Uni3dConfig) -> nn.ModuleList:
