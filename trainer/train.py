@@ -300,11 +300,13 @@ class _Training:
         """Look at the held-out objects, if it is time and there are any, and make a checkpoint."""
         best = None
         if look and self.held_out:
+            first = not self.figures
             self.figures = self.held_out.figures()
             best = _is_better(self.figures, (self.kept.read(BEST) or {}).get("figures")) if self.rank == 0 else None
             if log:
                 log.write(self.done, self.figures)
-                self.say(f"step {self.done:,} (epoch {(self.done - 1) // self.per_epoch + 1}): {in_words(self.figures)}")
+                epoch = (self.done - 1) // self.per_epoch + 1
+                self.say(f"step {self.done:,} (epoch {epoch}): {in_words(self.figures, alone=not first)}")
         if self.rank == 0:
             log.flush()
             self.kept.save(self.done, self.learner.evaluated, self._card(), self._state())
@@ -385,13 +387,14 @@ class _Step:
     asked: float
 
 
-def in_words(figures: dict[str, float]) -> str:
-    """Held-out figures for people: top-1 beside what needs no training and what chance gives."""
+def in_words(figures: dict[str, float], *, alone: bool = False) -> str:
+    """Held-out figures for people: top-1, unless `alone` beside what needs no training and what chance gives."""
     said = [f"held-out loss {figures['held_out/loss']:.3f}"] if "held_out/loss" in figures else []
     for what, title in (("zero_shot", "zero-shot"), ("text", "own text")):
         if (own := f"held_out/{what}/top1") in figures:
             untrained, chance = (figures[f"held_out/{what}/{who}/top1"] for who in ("untrained", "chance"))
-            said.append(f"{title} top-1 {figures[own]:.1%} (mean of the views, untrained: {untrained:.1%}; chance: {chance:.1%})")
+            beside = "" if alone else f" (mean of the views, untrained: {untrained:.1%}; chance: {chance:.1%})"
+            said.append(f"{title} top-1 {figures[own]:.1%}{beside}")
     return ", ".join(said) or "no held-out objects"
 
 
