@@ -23,8 +23,8 @@ webdataset          .tar shards of 128 objects, one .npy member per array, read 
 parquet             lists in row groups of 64, uncompressed; the rows of random groups, a group at a time: less random too
 parquet, bytes      the same with each array as one binary value: a best case
 
-What differs: OpenShape's arrays come as float32, as its trainer gets them; the loader's embeddings are made float32, and its
-batches have more in them (ids, masks, seeds). Nothing is normalised or augmented. All in one process.
+What differs: OpenShape's arrays come as float32, as its trainer gets them; the loader's batches have more in them (ids, masks,
+seeds). Nothing is normalised or augmented. All in one process.
 
 samples/s per core: over the CPU seconds of all threads. Warm: the page cache has all files. Cold: the contestant's files are put
 out of the page cache before it is opened (posix_fadvise; `MB read` tells how much came from the disk), one epoch; opening is not

@@ -183,7 +183,7 @@ def as_predicted(found: Counter, chances: dict) -> None:
 
 
 def as_stored(vector) -> bytes:
-    return vector.astype(np.float32).tobytes()
+    return vector.astype(np.float16).tobytes()
 
 
 # What is in a batch
@@ -205,7 +205,7 @@ def test_a_batch_is_what_the_tables_say(made, mapped):
             assert batch.image[i].numpy().tobytes() in {as_stored(vector) for vector in vectors}
             text = batch.text[i].numpy().tobytes()
             assert (text if batch.has_text[i] else None) in chances_of_texts(made, id, "openshape")
-            assert batch.has_text[i] or text == bytes(4 * DIM)
+            assert batch.has_text[i] or text == bytes(2 * DIM)
         assert batch.has_image.all() and (batch.image.norm(dim=1) - 1).abs().max() < 2e-3
         seen += batch.ids
     assert len(seen) == len(set(seen)) == 32 and set(seen) <= set(made.ids) - {made.ids[5]}

@@ -305,7 +305,7 @@ def test_with_batch_normalisation_parts_have_the_gradient_of_their_embeddings_pu
         torch.manual_seed(seed_of(*chance, 0, number))
         part = slice(4 * number, 4 * number + 4)
         embedded.append(plain.encoder(*(one[part] for one in arguments), **{name: one[part] for name, one in named.items()}))
-    loss = plain.losses(torch.cat(embedded), batch.image, batch.text, batch.has_image, batch.has_text)["loss"]
+    loss = plain.losses(torch.cat(embedded), batch.image.float(), batch.text.float(), batch.has_image, batch.has_text)["loss"]
     loss.backward()
     assert told["loss"].item() == pytest.approx(loss.item(), rel=1e-6)
     assert_near(gradients(parts), gradients(plain), 2e-5)

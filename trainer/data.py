@@ -51,7 +51,7 @@ from trainer.mapped import Mapped, Taken, Unmappable
 RAW, BLIP, CAPTIONER, RETRIEVED = range(4)  # groups of captions
 GROUPS = 4
 FIRST_RAW_TEXT = "objaverse/"  # the source whose first raw text is taken, and whose thumbnails are: OpenShape's rule
-PLANNED = 16  # steps that are drawn at once, as a few large arrays cost less than many small ones
+PLANNED = 64  # steps that are drawn at once, as a few large arrays cost less than many small ones
 READ_AHEAD = 64 << 20  # bytes, while the tables are joined
 SCANNED = 1 << 19  # rows of ids in memory at once while the tables are joined
 
@@ -82,8 +82,8 @@ class Batch:
     """One rank's slice of a global batch, on the CPU.
 
     `ids`: the objects. `seeds`: for all later chance, one per sample. `xyz`: canonical frame, stored order; `rgb`: 0..255, zeros
-    where `has_color` is not. `image`, `text`: embeddings, of unit length but for means of views; zeros where there is none.
-    `pictures`: sRGB, f views of each object.
+    where `has_color` is not. `image`, `text`: embeddings as they are stored, of unit length in float16; means of views are of any
+    length, in float32. Zeros where there is none. `pictures`: sRGB, f views of each object.
     """
 
     epoch: int
@@ -93,8 +93,8 @@ class Batch:
     xyz: Float16[Tensor, "b n 3"] | None
     rgb: UInt8[Tensor, "b n 3"] | None
     has_color: Bool[Tensor, " b"] | None
-    image: Float32[Tensor, "b d"]
-    text: Float32[Tensor, "b d"]
+    image: Float[Tensor, "b d"]
+    text: Float16[Tensor, "b d"]
     has_image: Bool[Tensor, " b"]
     has_text: Bool[Tensor, " b"]
     pictures: UInt8[Tensor, "b f 3 s s"] | None
@@ -209,8 +209,8 @@ class Loader:
             xyz=xyz,
             rgb=rgb,
             has_color=has_color,
-            image=torch.from_numpy(self._image(plan)).float(),
-            text=torch.from_numpy(self._text(plan)).float(),
+            image=torch.from_numpy(self._image(plan)),
+            text=torch.from_numpy(self._text(plan)),
             has_image=torch.ones(len(objects), dtype=torch.bool),
             has_text=torch.from_numpy(plan.text_rows >= 0),
             pictures=pictures,

@@ -168,7 +168,8 @@ class Learner:
             (list(part[: len(arguments)]), dict(zip(named, part[len(arguments) :], strict=True)))
             for part in zip(*(one.chunk(self.accumulate) for one in (*arguments, *named.values())), strict=True)
         ]
-        targets = [_moved(one, self.device) for one in (batch.image, batch.text, batch.has_image, batch.has_text)]
+        targets = [_moved(one, self.device).float() for one in (batch.image, batch.text)]
+        targets += [_moved(one, self.device) for one in (batch.has_image, batch.has_text)]
         seeds = [seed_of(*chance, self.rank, number) for number in range(len(parts))]
         clock.mark("prepare")
         self.optimiser.zero_grad(set_to_none=True)

@@ -241,7 +241,7 @@ def _joined(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _rows(batch: Batch, shape: Tensor) -> Seen:
-    arrays = (shape.float(), batch.image, batch.text, batch.has_image, batch.has_text)
+    arrays = (shape.float(), batch.image.float(), batch.text.float(), batch.has_image, batch.has_text)
     return Seen(batch.ids, *(one.cpu().numpy() for one in arrays))
 
 
