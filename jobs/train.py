@@ -1,6 +1,7 @@
 """Train an encoder on a corpus: points or views in, the teacher's space out. Kill it at any time; the same command goes on.
 
 python -m jobs train /data/corpus --recipe openshape-pointbert --out runs/pointbert --processes 8
+
 python -m jobs train demo/corpus --recipe pointbert-small --out runs/small
 """
 

@@ -20,7 +20,7 @@ PANELS = (
     ("learning rate", "lr"),
     ("temperature: what cosines are multiplied by", "scale"),
 )
-REFERENCES = (("untrained", "--"), ("chance", ":"))
+REFERENCES = {"untrained": ("mean of the views, untrained", "--"), "chance": ("chance", ":")}
 SMOOTH = 50  # a training curve is drawn as means over so many stretches of the run
 
 
@@ -33,6 +33,7 @@ def read_log(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def draw(runs: Sequence[Path], picture: Path) -> None:
     """Draw the runs kept in these folders beside one another, each named for its folder, into a PNG."""
     figure, panels = pyplot.subplots(2, 3, figsize=(16, 8), layout="constrained")
+    drawn = set()  # runs on one corpus share their references
     for number, folder in enumerate(runs):
         steps, held_out = read_log(folder)
         for panel, (_, what) in zip(panels.flat, PANELS, strict=True):
@@ -44,11 +45,11 @@ def draw(runs: Sequence[Path], picture: Path) -> None:
                 at, values = _smoothed(at), _smoothed(values)
             panel.plot(at, values, color=f"C{number}", label=folder.name, marker="." if len(at) < 60 else None)
             stem, _, figure_name = what.rpartition("/")
-            for reference, style in REFERENCES:
-                if (line := f"{stem}/{reference}/{figure_name}") in lines[-1]:
-                    panel.axhline(
-                        lines[-1][line], color=f"C{number}", linestyle=style, linewidth=1, label=f"{folder.name}, {reference}"
-                    )
+            for reference, (title, style) in REFERENCES.items():
+                value = lines[-1].get(f"{stem}/{reference}/{figure_name}")
+                if value is not None and (panel, reference, value) not in drawn:
+                    drawn.add((panel, reference, value))
+                    panel.axhline(value, color="grey", linestyle=style, linewidth=1, label=title)
     for panel, (title, _) in zip(panels.flat, PANELS, strict=True):
         panel.set_title(title)
         panel.set_xlabel("step")
