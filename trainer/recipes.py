@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trainer.card import PointInput, ViewInput
+from trainer.checkpoints import B32, BIGG, EVA02_E_PLUS
 from trainer.clouds import NONE, OPENSHAPE, UNI3D, Augment
 from trainer.data import Draws
 from trainer.encoders import duoduo, pointbert, uni3d
 from trainer.losses.contrastive import PRESETS, ContrastiveSettings
 from trainer.losses.relations import LAMBDA, RelationsSettings
-
-BIGG = "ViT-bigG-14:laion2b_s39b_b160k"
-EVA02_E_PLUS = "EVA02-E-14-plus:laion2b_s9b_b144k"
-VIT_B_32 = "ViT-B-32:laion2b_s34b_b79k"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +208,7 @@ _DUODUO = Recipe(
     schedule=Schedule(kind="cosine", per_epoch=True, least=1e-7 / 5e-5),
     precision="float16",
     seed=123,
-    teacher=VIT_B_32,
+    teacher=B32,
     why="Duoduo CLIP, published code, Four_1to6F_bs1600_LT6",
 )
 
