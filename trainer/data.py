@@ -337,17 +337,17 @@ class Loader:
     def _planned(self, epoch: int, block: int) -> list["_Plan"]:
         """The plans of a block of steps, of this rank. All chance is drawn for whole global batches, whoever needs which of it."""
         rng = np.random.default_rng([self.seed, epoch, block, 1])  # numpy takes [a, b] and [a, b, 0] for the same seed
-        shape = (PLANNED, self.batch)
-        seeds, for_image, for_text = rng.integers(0, 2**63, shape), rng.random((*shape, 2)), rng.random((*shape, 6))
-        counts = rng.integers(*self.draws.views, PLANNED, endpoint=True)
-        for_views = rng.random((PLANNED, 1 if self.draws.shared_views else self.batch, self.draws.views[1]))
-        share = self.batch // self.ranks
-        mine = slice(self.rank * share, (self.rank + 1) * share)
         first = block * PLANNED
         steps = min(PLANNED, self.steps_per_epoch - first)
+        shape = (steps, self.batch)
+        seeds, for_image, for_text = rng.integers(0, 2**63, shape), rng.random((*shape, 2)), rng.random((*shape, 6))
+        counts = rng.integers(*self.draws.views, steps, endpoint=True)
+        for_views = rng.random((steps, 1 if self.draws.shared_views else self.batch, self.draws.views[1]))
+        share = self.batch // self.ranks
+        mine = slice(self.rank * share, (self.rank + 1) * share)
         order = epoch_order(self.objects, self.seed, epoch)[first * self.batch : (first + steps) * self.batch]
-        objects = order.reshape(steps, self.batch)[:, mine]
-        seeds, for_image, for_text = (numbers[:steps, mine] for numbers in (seeds, for_image, for_text))
+        objects = order.reshape(shape)[:, mine]
+        seeds, for_image, for_text = (numbers[:, mine] for numbers in (seeds, for_image, for_text))
         for_views = np.broadcast_to(for_views, (*shape, for_views.shape[2]))[:, mine]
         ids = self._index.ids.take(pa.array(objects.reshape(-1))).to_pylist()
         coin = self._index.first_raw[objects] & (for_image[..., 0] < 0.5) & (self.draws.image == "openshape")
