@@ -530,7 +530,6 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.objects < BATCH:
         parser.error(f"--objects must be {BATCH} or more, a batch")
-    torch.set_num_threads(1)  # a second one would wait in a loop for work, and its seconds would count
     load = os.getloadavg()[0] / os.cpu_count()
     if load > IDLE:
         print(f"load per core is {load:.2f}: these figures are not those of an idle machine", flush=True)
@@ -546,4 +545,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # a second one would wait in a loop for work, and its seconds would count
     raise SystemExit(main())
