@@ -33,7 +33,7 @@ def read_log(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def draw(runs: Sequence[Path], picture: Path) -> None:
     """Draw the runs kept in these folders beside one another, each named for its folder, into a PNG."""
     figure, panels = pyplot.subplots(2, 3, figsize=(16, 8), layout="constrained")
-    drawn = set()  # runs on one corpus share their references
+    references = {}  # of each panel, in order, each once: runs on one corpus share them
     for number, folder in enumerate(runs):
         steps, held_out = read_log(folder)
         for panel, (_, what) in zip(panels.flat, PANELS, strict=True):
@@ -45,13 +45,15 @@ def draw(runs: Sequence[Path], picture: Path) -> None:
                 at, values = _smoothed(at), _smoothed(values)
             panel.plot(at, values, color=f"C{number}", label=folder.name, marker="." if len(at) < 60 else None)
             stem, _, figure_name = what.rpartition("/")
-            for reference, (title, style) in REFERENCES.items():
-                value = lines[-1].get(f"{stem}/{reference}/{figure_name}")
-                if value is not None and (panel, reference, value) not in drawn:
-                    drawn.add((panel, reference, value))
-                    panel.axhline(value, color="grey", linestyle=style, linewidth=1, label=title)
-    for panel, (title, _) in zip(panels.flat, PANELS, strict=True):
+            for reference in REFERENCES:
+                if (name := f"{stem}/{reference}/{figure_name}") in lines[-1]:
+                    references[panel, lines[-1][name]] = REFERENCES[reference]
+    for (panel, value), (title, style) in references.items():
+        panel.axhline(value, color="grey", linestyle=style, linewidth=1, label=title)
+    for panel, (title, what) in zip(panels.flat, PANELS, strict=True):
         panel.set_title(title)
+        if what.endswith("loss"):
+            panel.set_yscale("log")  # MRD's relations are many times what the contrastive loss is
         panel.set_xlabel("step")
         panel.grid(alpha=0.3)
         if panel.lines:
