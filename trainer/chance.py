@@ -25,7 +25,6 @@ class Stream(IntEnum):
     JITTER = 6
     TURN = 7
     COLOR = 8
-    FPS_START = 9
     CROP = 10
     PATCH_DROPOUT = 11
     SUBSAMPLE = 12

@@ -143,7 +143,7 @@ def load(place: str | Path, *, name: str | None = None) -> tuple[nn.Module, Card
     if name is not None:
         raise ValueError(f"{path} is a folder: a name ({name}) goes with the file of a published checkpoint")
     card = read_card(path)
-    return _filled(built(card), _tensors(path / WEIGHTS), path), card
+    return _filled(built(card), tensors(path / WEIGHTS), path), card
 
 
 def convert(place: str | Path, folder: str | Path, *, name: str | None = None) -> None:
@@ -224,14 +224,14 @@ def _in_hub_cache(name: str) -> Path:
 def _loaded_official(path: Path, name: str) -> tuple[nn.Module, Card]:
     published = OFFICIAL[name]
     try:
-        state = KINDS[published.encoder][0].official(_tensors(path))
+        state = KINDS[published.encoder][0].official(tensors(path))
     except ValueError as error:
         raise ValueError(f"{path}, taken for {name}: {error}") from error
     card = published.card(name)
     return _filled(built(card), state, path), card
 
 
-def _tensors(path: Path) -> dict[str, Any]:
+def tensors(path: Path) -> dict[str, Any]:
     """What a weights file holds: safetensors, or what torch.save wrote of tensors and plain values."""
     if not path.is_file():
         raise ValueError(f"there is no {path}: the checkpoint is not whole")

@@ -98,11 +98,11 @@ class Kept:
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the last `keep` and the best, at the URI as well."""
-        best = self.read(BEST)
-        for done in sorted({*self.done(), *self._published()})[:-keep]:
+        best, published = self.read(BEST), self._published()
+        for done in sorted({*self.done(), *published})[:-keep]:
             if not best or best["step"] != done:
                 shutil.rmtree(self.path(done), ignore_errors=True)  # made by another machine, perhaps
-                if done in self._published():
+                if done in published:
                     self._files.rm(f"{self._place}/checkpoints/{_name(done)}", recursive=True)
 
     def _put(self, path: Path) -> None:

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from schemas.tables import POINTS_PER_OBJECT
 from trainer.card import PointInput, ViewInput
 from trainer.checkpoints import B32, BIGG, EVA02_E_PLUS
 from trainer.clouds import NONE, OPENSHAPE, UNI3D, Augment
@@ -112,6 +113,11 @@ class Recipe:
     @property
     def sees_points(self) -> bool:
         return isinstance(self.input, PointInput)
+
+    @property
+    def points(self) -> int:
+        """How many points of an object are read, where any are."""
+        return self.sees_points and self.input.points or POINTS_PER_OBJECT
 
 
 # OpenShape (Liu et al. 2023, arXiv 2305.10764), published code: one of the stored texts, images of Objaverse half of the time its

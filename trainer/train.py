@@ -29,11 +29,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from safetensors.torch import load_file
 from torch import Tensor
 
 from schemas.corpus import Reader
-from schemas.tables import POINTS_PER_OBJECT
 from trainer import checkpoints, curves
 from trainer.card import Card
 from trainer.data import Loader
@@ -188,7 +186,6 @@ class _Training:
         embedded = self.corpus.need(table) and self.corpus.open(table, self.versions[table])
         ids = embedded.to_table(columns=["object_id"])["object_id"].to_pylist()
         kept, held = divided(self.corpus, ids, self.run.held_out, self.versions.get("splits"))
-        wanted = self.recipe.input.points if self.recipe.sees_points else None
         try:
             loader = Loader(
                 self.run.root,
@@ -200,7 +197,7 @@ class _Training:
                 ranks=self.ranks,
                 keep=kept,
                 versions=self.versions,
-                points=wanted or POINTS_PER_OBJECT,
+                points=self.recipe.points,
                 pinned=self.device.type == "cuda",
             )
         except ValueError as error:  # too few objects for a batch
@@ -325,7 +322,7 @@ class _Training:
             encoder=recipe.kind,
             config=asdict(recipe.encoder),
             input=recipe.input,
-            teacher=self.corpus.teacher_of(self.run.teacher) or {"name": self.run.teacher},
+            teacher=self.loader.teacher,
             data={"root": self.corpus.root, "versions": self.versions},
             made_by={"recipe": recipe.name, "settings": self.run.settings()},
             steps=self.done,
@@ -422,10 +419,9 @@ def initial_weights(recipe: Recipe, place: str) -> dict[str, Tensor]:
     try:
         if place in checkpoints.OFFICIAL or Path(place).is_dir():
             return checkpoints.load(place)[0].state_dict()
-        if place.endswith(".safetensors"):
-            state = load_file(place)
-        else:
-            state = torch.load(place, map_location="cpu", weights_only=True)
+        if not Path(place).exists():
+            raise FileNotFoundError(place)
+        state = checkpoints.tensors(Path(place))
         match recipe.kind:
             case "duoduo":
                 return duoduo.official(state)

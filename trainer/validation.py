@@ -21,7 +21,7 @@ from torch import Tensor
 from schemas.check import matrix
 from schemas.corpus import CorpusError, Reader, quote
 from schemas.labels import labels, usual_split
-from schemas.tables import POINTS_PER_OBJECT, SPLITS
+from schemas.tables import SPLITS
 from trainer.data import Batch, Loader
 from trainer.learner import Learner, fed
 from trainer.losses.gathering import rank_and_ranks
@@ -120,7 +120,7 @@ class HeldOut:
             batch=1,
             keep=ids[rank :: self._ranks],
             versions=versions,
-            points=recipe.input.points or POINTS_PER_OBJECT if recipe.sees_points else POINTS_PER_OBJECT,
+            points=recipe.points,
         )
         self.objects = self._loader.objects
         if self._ranks > 1:
@@ -216,10 +216,14 @@ def _unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
 
 def means_of_views(corpus: Reader, teacher: str, ids: list[str], version: int) -> dict[str, Float32[np.ndarray, " d"]]:
     """The mean of each object's view embeddings, of the lengths that the teacher gave them where these are kept."""
-    wanted, means = pa.array(ids, pa.string()), {}
-    table = corpus.open(f"image_embeddings/{teacher}", version)
-    for batch in table.to_batches(columns=["object_id", "embedding", "lengths"], batch_size=AT_ONCE):
-        batch = batch.filter(pc.and_(pc.is_in(batch["object_id"], wanted), pc.greater(pc.list_value_length(batch["embedding"]), 0)))
+    table, means = corpus.open(f"image_embeddings/{teacher}", version), {}
+    wanted = pc.is_in(table.to_table(columns=["object_id"])["object_id"], pa.array(ids, pa.string()))
+    rows = np.flatnonzero(wanted.to_numpy())
+    for first in range(0, len(rows), AT_ONCE):  # of a large corpus, few are held out
+        [batch] = (
+            table.take(rows[first : first + AT_ONCE], columns=["object_id", "embedding", "lengths"]).combine_chunks().to_batches()
+        )
+        batch = batch.filter(pc.greater(pc.list_value_length(batch["embedding"]), 0))
         if not len(batch):
             continue
         counts = pc.list_value_length(batch["embedding"]).to_numpy()
