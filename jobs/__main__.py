@@ -27,7 +27,7 @@ JOBS = {
     "export": "write OpenShape's files, WebDataset shards or Parquet",
     "encode": "embed meshes, points, pictures or a corpus with a checkpoint",
     "train": "an encoder from a corpus, by a published recipe or a small one",
-    "evaluate": "whether the embeddings are fit to train on (canary)",
+    "evaluate canary": "whether the embeddings are fit to train on",
     "status": "what is done, still to do and failed, per stage",
     "retry": "forget failures, so that the next run tries again",
     "doctor": "what this machine has, and what is missing",
@@ -41,7 +41,7 @@ USAGE = "usage: python -m jobs NAME [arguments]        (installed: tricorpus NAM
 def overview() -> str:
     """What `--help` prints."""
     lines = [USAGE, "", "tricorpus builds tri-modal 3D corpora (points, views, text) as Lance tables.", ""]
-    lines += [f"  {name:<13} {what}" for name, what in JOBS.items()]
+    lines += [f"  {name:<21} {what}" for name, what in JOBS.items()]
     lines += ["", "python -m jobs NAME --help explains one job. Start with: python -m jobs demo"]
     return "\n".join(lines)
 
@@ -53,10 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview())
         return 0 if arguments else 2
     name, *rest = arguments
+    of_two_words = [job for job in JOBS if job.startswith(f"{name} ")]
+    if of_two_words:
+        name, rest = " ".join([name, *rest[:1]]), rest[1:]
     if name not in JOBS:
-        print(f"there is no job {name!r}; the jobs are: {', '.join(JOBS)}", file=sys.stderr)
+        print(f"there is no job {name!r}; the jobs are: {', '.join(of_two_words or JOBS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"jobs.{name.replace('-', '_')}{'_' * keyword.iskeyword(name)}")  # jobs/import_.py
+    file = name.replace("-", "_").replace(" ", ".") + "_" * keyword.iskeyword(name)  # jobs/evaluate/canary.py, jobs/import_.py
+    module = importlib.import_module(f"jobs.{file}")
     job = tyro.cli(module.Job, prog=f"python -m jobs {name}", description=module.__doc__, args=rest)
     try:
         return module.main(job)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jobs.build import Job as Build
 from jobs.build import main as build
-from jobs.evaluate import Job as Evaluate
-from jobs.evaluate import main as evaluate
+from jobs.evaluate.canary import Job as Evaluate
+from jobs.evaluate.canary import main as evaluate
 from jobs.progress import duration
 from jobs.status import page
 from pipeline.made.made_objects import write_broken, write_objaverse
@@ -47,7 +47,7 @@ def main(job: Job) -> int:
     sheet = job.folder / "contact_sheet.png"
     contact_sheet(subjects(corpus, 12), caption=f"{root}: views, and points seen through the same cameras").save(sheet)
     print(f"\n{page(root, status(corpus), completeness(corpus))}\n")
-    evaluate(Evaluate(evaluation="canary", root=root))
+    evaluate(Evaluate(root=root))
     print(f"\nlook at {sheet}; all of it took {duration(time.monotonic() - began)}")
     return 0
 

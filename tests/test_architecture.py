@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "render": {"schemas", "pipeline"},
     "captions": {"schemas", "pipeline"},
     "trainer": {"schemas"},
-    "evaluate": {"schemas"},
+    "evaluate": {"schemas", "pipeline", "trainer"},
     "reports": {"schemas"},
     "jobs": {"schemas", "pipeline", "render", "captions", "trainer", "evaluate", "reports"},
     "benchmarks": {"schemas", "pipeline", "render", "captions", "trainer", "evaluate", "reports"},
@@ -131,7 +131,7 @@ def test_every_table_is_looked_at():
         ("render/views.py", "import captions.filters", "render/views.py:1: render may not import captions"),
         ("trainer/data.py", "from pipeline import store", "trainer/data.py:1: trainer may not import pipeline"),
         ("trainer/train.py", "import evaluate.canary", "trainer/train.py:1: trainer may not import evaluate"),
-        ("evaluate/canary.py", "import pipeline.weights", "evaluate/canary.py:1: evaluate may not import pipeline"),
+        ("evaluate/canary.py", "import captions.filters", "evaluate/canary.py:1: evaluate may not import captions"),
         (
             "reports/page.py",
             "import lance",

@@ -46,7 +46,7 @@ def test_help_names_every_job(capsys):
 @pytest.mark.parametrize("name", sorted(JOBS))
 def test_every_job_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as exit:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert exit.value.code == 0
     assert f"python -m jobs {name}" in capsys.readouterr().out
 

@@ -6,9 +6,6 @@ python -m jobs evaluate canary /data/corpus
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import tyro
 
 from evaluate.canary import FLOOR, MOST_CLASSIFIED, TOP, Canary, Found, canary
 from jobs.arguments import Json, Root
@@ -20,8 +17,6 @@ from pipeline.weights import TeacherError, name_in_tables
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    # canary: do pictures find the captions and class names that are theirs, by their stored embeddings?
-    evaluation: Annotated[Literal["canary"], tyro.conf.Positional]
     # Folder or URI of the corpus.
     root: Root
     # ARCH:PRETRAINED, or a name as the tables have it. Default: every teacher of the corpus, one after the other.
