@@ -120,8 +120,8 @@ class Cases:
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """Objects laid out in the plane: `x`, `y` (n); `labels` (n) shown when one is pointed at; `colors`: by name of a colouring either
-    n texts (groups) or n numbers (a scale), None where absent; `pictures`: a small WebP for each, None: without."""
+    """Objects laid out in the plane: `x`, `y` (n); `labels` (n) shown when one is pointed at; `colors`: by name of a colouring
+    either n texts (groups) or n numbers (a scale), None where absent; `pictures`: a small WebP for each, None: without."""
 
     title: str
     x: tuple[float, ...]
