@@ -8,6 +8,7 @@ for ids, embeddings in encoder.corpus("/data/corpus"):
     ...
 """
 
+import hashlib
 import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,19 +19,20 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Float16, Float32, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int, Int64, Shaped, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
 from schemas.corpus import Reader
 from trainer.card import Card, PointInput, ViewInput
-from trainer.chance import Stream, permutation
+from trainer.chance import Stream, permutation, uniform
 from trainer.checkpoints import load
 from trainer.clouds import prepared
 from trainer.pictures import pixels, squared
 
 Up = Literal["+y", "+z"]
 Device = Literal["auto", "cpu", "cuda"]
+Short = Literal["as they are", "with replacement"]
 
 T = TypeVar("T")
 
@@ -71,13 +73,15 @@ class Encoder:
         *,
         up: Up,
         unit: bool = True,
+        seed: int = SUBSAMPLE_SEED,
+        short: Short = "as they are",
     ) -> Float32[np.ndarray, "b d"]:
         """Embeddings of one cloud, (n, 3), or of several of the same size, (b, n, 3); arrays or tensors.
 
         `rgb`: whole numbers 0..255, or fractions 0..1; None: no colours, the card's fill. `up`: "+y" with the front to +z, the
         canonical frame, or "+z" with the front to -y, as Blender has it. Of a cloud with more points than the card says, so many
-        are taken by chance, the same ones each time, in the cloud's own order; fewer are taken as they are. Raises ValueError for
-        points that are not finite, colours out of range, and fewer points than the encoder makes groups of.
+        are taken by chance, by `seed`, in the cloud's own order; what happens to one with fewer, says `short`: see `points_taken`.
+        Raises ValueError for points that are not finite, colours out of range, and fewer points than the encoder makes groups of.
         """
         wanted = self._input(PointInput)
         xyz, rgb = (None if values is None else torch.as_tensor(values) for values in (xyz, rgb))
@@ -89,10 +93,9 @@ class Encoder:
         if not xyz.isfinite().all():
             raise ValueError(f"{int((~xyz.isfinite()).any(dim=-1).sum())} points have infinite or NaN coordinates: leave them out")
         rgb = None if rgb is None else _colors(rgb)
-        if wanted.points is not None and xyz.shape[1] > wanted.points:
-            seed = torch.tensor([SUBSAMPLE_SEED])
-            kept = permutation(seed, Stream.SUBSAMPLE, xyz.shape[1])[0, : wanted.points].sort().values
-            xyz, rgb = xyz[:, kept], None if rgb is None else rgb[:, kept]
+        taken = points_taken(xyz.shape[1], wanted.points, seed=seed, short=short)
+        if taken is not None:
+            xyz, rgb = xyz[:, taken], None if rgb is None else rgb[:, taken]
         return self._points(xyz, rgb, None, wanted, unit)
 
     def pictures(self, pictures: Sequence[Image.Image | str | Path], *, unit: bool = True) -> Float32[np.ndarray, "1 d"]:
@@ -103,30 +106,46 @@ class Encoder:
         return self._views(torch.stack([_picture(one, wanted) for one in pictures])[None], wanted, unit)
 
     def corpus(
-        self, root: str, *, keep: Collection[str] | None = None, batch: int = 32, unit: bool = True
+        self,
+        root: str,
+        *,
+        keep: Collection[str] | None = None,
+        batch: int = 32,
+        unit: bool = True,
+        views: int | None = None,
+        seed: int | None = None,
     ) -> Iterator[tuple[list[str], Float32[np.ndarray, "b d"]]]:
-        """Ids of objects and their embeddings, from the stored points or from all stored views, in the table's order.
+        """Ids of objects and their embeddings, from the stored points or the stored views, in the table's order.
 
-        Of the points, so many as the card says are taken from the beginning, where every prefix is an even sample. `keep`: ids of
-        the only objects that are wanted. `batch`: objects at once. Raises CorpusError where the table has not been made.
+        `keep`: ids of the only objects that are wanted. `batch`: objects at once. `views`: so many of each object's views, drawn by
+        chance, by `seed` (None is 0), for each object its own; one that has fewer is left out; None: all. Of the points, so many as
+        the card says are taken: without a `seed` from the beginning, where every prefix is an even sample; with one, by chance and
+        in an order drawn by chance, so that the encoder's farthest points begin elsewhere. Raises CorpusError where the table has
+        not been made.
         """
         reader = Reader.at(root)
         if isinstance(self.card.input, PointInput):
-            yield from self._corpus_points(reader, self.card.input, keep, batch, unit)
+            yield from self._corpus_points(reader, self.card.input, keep, batch, unit, seed)
         else:
-            yield from self._corpus_views(reader, self.card.input, keep, batch, unit)
+            yield from self._corpus_views(reader, self.card.input, keep, batch, unit, views, seed or 0)
 
-    def _corpus_points(self, reader: Reader, wanted: PointInput, keep: Collection[str] | None, batch: int, unit: bool) -> Iterator:
+    def _corpus_points(
+        self, reader: Reader, wanted: PointInput, keep: Collection[str] | None, batch: int, unit: bool, seed: int | None
+    ) -> Iterator:
         table = reader.need("points")
         for some in _in_batches(_rows_of_objects(table.to_table(columns=["object_id"]), keep), batch):
             rows = table.take(np.concatenate([rows for _, rows in some]), columns=["xyz", "rgb"])
             xyz, rgb, has_color = _clouds(rows)
-            made = self._points(xyz[:, : wanted.points], rgb[:, : wanted.points], has_color, wanted, unit)
-            yield [id for id, _ in some], made
+            taken = slice(wanted.points) if seed is None else order_drawn(xyz.shape[1], seed)[: wanted.points]
+            yield [id for id, _ in some], self._points(xyz[:, taken], rgb[:, taken], has_color, wanted, unit)
 
-    def _corpus_views(self, reader: Reader, wanted: ViewInput, keep: Collection[str] | None, batch: int, unit: bool) -> Iterator:
+    def _corpus_views(
+        self, reader: Reader, wanted: ViewInput, keep: Collection[str] | None, batch: int, unit: bool, views: int | None, seed: int
+    ) -> Iterator:
         table = reader.need("views")
         objects = _rows_of_objects(table.to_table(columns=["object_id", "view"]), keep)
+        if views is not None:
+            objects = ((id, rows[views_drawn(id, len(rows), views, seed)]) for id, rows in objects if len(rows) >= views)
         for _, alike in groupby(objects, key=lambda one: len(one[1])):  # objects of one batch have as many views
             for some in _in_batches(alike, batch):
                 images = table.take(np.concatenate([rows for _, rows in some]), columns=["image"])["image"].to_pylist()
@@ -146,6 +165,30 @@ class Encoder:
     def _views(self, pictures: UInt8[Tensor, "b f 3 s s"], wanted: ViewInput, unit: bool) -> np.ndarray:
         with torch.inference_mode():
             return _finished(self.module(pixels(pictures.to(self.device), wanted)), unit)
+
+
+def order_drawn(count: int, seed: int) -> Int64[Tensor, " {count}"]:
+    """The numbers of a cloud's points in random order."""
+    return permutation(torch.tensor([seed]), Stream.SUBSAMPLE, count)[0]
+
+
+def points_taken(count: int, wanted: int | None, *, seed: int, short: Short) -> Int64[Tensor, " taken"] | None:
+    """Which of a cloud's `count` points an encoder of `wanted` is fed; None: all, as they come.
+
+    Of more than are wanted, so many by chance, ascending. Of fewer: "as they are", all (Uni3D); "with replacement", so many by
+    chance, each as often as it is drawn (OpenShape, of ScanObjectNN's 2,048).
+    """
+    if wanted is None or count == wanted or (count < wanted and short == "as they are"):
+        return None
+    if count < wanted:
+        return (uniform(torch.tensor([seed]), Stream.SUBSAMPLE, wanted)[0].double() * count).long()
+    return order_drawn(count, seed)[:wanted].sort().values
+
+
+def views_drawn(id: str, stored: int, wanted: int, seed: int) -> Int64[np.ndarray, " {wanted}"]:
+    """So many of an object's views, ascending, without replacement: the same for this object and seed whoever else is read."""
+    rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big")])
+    return np.sort(rng.choice(stored, wanted, replace=False))
 
 
 def _upright(xyz: Float32[Tensor, "b n 3"], up: Up) -> Float32[Tensor, "b n 3"]:
