@@ -95,6 +95,10 @@ class PointBert(nn.Module):
         """Embeddings, not normalised. `rgb` 0..1; `start`: index of the point that is the first centre, None: 0."""
         return self.proj(self.ppat(xyz, torch.cat([xyz, rgb], dim=-1), start))
 
+    def tokens(self, xyz: Float[Tensor, "b n 3"], rgb: Float[Tensor, "b n 3"]) -> Float[Tensor, "b t dim"]:
+        """The class token, which `forward` projects, and after it one token per group."""
+        return self.ppat.tokens(xyz, torch.cat([xyz, rgb], dim=-1))
+
 
 class PointPatchTransformer(nn.Module):
     """Groups become tokens, their centres the only word of where they are; the class token comes out."""
@@ -109,9 +113,15 @@ class PointPatchTransformer(nn.Module):
     def forward(
         self, xyz: Float[Tensor, "b n 3"], features: Float[Tensor, "b n 6"], start: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b dim"]:
+        return self.tokens(xyz, features, start)[:, 0]
+
+    def tokens(
+        self, xyz: Float[Tensor, "b n 3"], features: Float[Tensor, "b n 6"], start: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b t dim"]:
+        """What comes out of the blocks: the class token, then the groups'."""
         centers, groups = self.sa(xyz, features, start)
         tokens = self.lift(torch.cat([centers.mT, groups], dim=1))
-        return self.transformer(torch.cat([self.cls_token.expand(len(xyz), 1, -1), tokens], dim=1))[:, 0]
+        return self.transformer(torch.cat([self.cls_token.expand(len(xyz), 1, -1), tokens], dim=1))
 
 
 class SetAbstraction(nn.Module):
