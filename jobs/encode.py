@@ -15,10 +15,11 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ from pipeline.photos.clouds import read_cloud
 from pipeline.sources.folder import FORMATS, Folder
 from pipeline.sources.record import record
 from pipeline.stage import ObjectError, Row, Single
+from pipeline.store import Corpus
 from pipeline.teacher import unit
 from schemas.corpus import Reader
 from schemas.tables import POINTS_PER_OBJECT, column
@@ -271,20 +273,26 @@ def _off_points(path: Path) -> tuple[np.ndarray, None]:
 # ---------------------------------------------------------------------------------------------------------------- encoding
 
 
-def encode_meshes(job: Job, encoder: Encoder, meshes: list[Row], made: Made) -> None:
-    """Meshes by the stages of a build, in a corpus that is gone afterwards."""
+@contextmanager
+def corpus_of(meshes: list[Row], reads: Literal["points", "views"], *, settings: Path | None, json: bool) -> Iterator[Corpus]:
+    """Meshes by the stages of a build, in a corpus that is gone afterwards: their points or their views, and what failed."""
     with tempfile.TemporaryDirectory() as root:
-        running = Running(root=root, settings=job.settings, json=job.json)
+        running = Running(root=root, settings=settings, json=json)
         ingest = running.setting("ingest", Ingest, sources=(), limits=running.setting("limits", Limits))
-        views = encoder.reads == "views"
-        carry_out(running, [Step(Single(ingest), records=meshes), blender_step(running, render=views, points=not views)])
-        corpus = running.corpus
+        blender = blender_step(running, render=reads == "views", points=reads == "points")
+        carry_out(running, [Step(Single(ingest), records=meshes), blender])
+        yield running.corpus
+
+
+def encode_meshes(job: Job, encoder: Encoder, meshes: list[Row], made: Made) -> None:
+    """Meshes, as a build would have made them."""
+    with corpus_of(meshes, encoder.reads, settings=job.settings, json=job.json) as corpus:
         told = corpus.need("failures").to_table(columns=["object_id", "reason", "message"]).to_pylist()
         if len(told) < len(meshes):
-            colors = {} if views else _colors_of_meshes(corpus)
-            for ids, vectors in encoder.corpus(root, unit=False):
+            colors = {} if encoder.reads == "views" else _colors_of_meshes(corpus)
+            for ids, vectors in encoder.corpus(corpus.root, unit=False):
                 for id, vector in zip(ids, vectors, strict=True):
-                    seen = "its views" if views else f"{POINTS_PER_OBJECT:,} points, {colors[id]}"
+                    seen = "its views" if encoder.reads == "views" else f"{POINTS_PER_OBJECT:,} points, {colors[id]}"
                     made.encoded(id, vector, f"mesh, {seen}, in the canonical frame")
         for row in told:
             made.fail(row["object_id"], f"{row['reason']}: {row['message']}")

@@ -406,3 +406,21 @@ def class_embeddings(teacher: str, dim: int) -> Table:
         ),
         key=("name",),
     )
+
+
+def shape_embeddings(name: str, dim: int) -> Table:
+    """One vector per object, `dim` numbers each, to look objects up by: a teacher's mean over the views, when `name` is the
+    teacher's, or what a checkpoint made of the stored points or views; `name` then ends in a hash of its weights. Which it is
+    stands among the settings that made the table. A large one has a vector index."""
+    return Table(
+        f"shape_embeddings/{name}",
+        pa.schema(
+            [
+                _OBJECT_ID,
+                _STAGE,
+                _STAGE_KEY,
+                column("embedding", pa.list_(pa.float16(), dim), "The object's embedding, unit length."),
+            ]
+        ),
+        key=("object_id",),
+    )
