@@ -8,6 +8,7 @@ what the file says: arrays are put together here, from a dtype of a short list a
 
 import io
 import math
+import mmap
 import pickle
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.stage import ObjectError
 
 _DTYPE = re.compile(r"(?:[iu][1248]|f[248]|b1|[SU]\d{1,6}|O8?)")
 _MOST_AXES = 8
+_SHORT = 4096  # of a mapped file, longer pieces are not copied
 
 _INSTRUCTIONS = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET"),
@@ -31,25 +33,45 @@ _INSTRUCTIONS = (
 _CODES = [getattr(pickle, name)[0] for name in _INSTRUCTIONS]
 
 
-def load_pickled(path: Path, content: bytes) -> Any:
+def load_pickled(path: Path, content: bytes | mmap.mmap) -> Any:
     """The object in an .npy file that holds one pickled object (`numpy.save` of a dictionary). What was an array in it comes out of
     `plain`.
 
-    `path` is for the messages, `content` are the file's bytes. Raises ObjectError: not_npy; unsafe_pickle (it asks for more than
-    data); unreadable.
+    `path` is for the messages, `content` are the file's bytes; of a file that is `mapped`, arrays are views. Raises ObjectError:
+    not_npy; unsafe_pickle (it asks for more than data); unreadable.
     """
-    file = io.BytesIO(content)
+    return _load(path, content, 0, "one pickled dictionary")[0]
+
+
+def load_pickled_list(path: Path, content: bytes | mmap.mmap) -> list[Any]:
+    """The objects in an .npy file with an array of pickled objects, of one axis; otherwise as `load_pickled`."""
+    return _load(path, content, 1, "a list of pickled objects")
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """A file's bytes, which the system reads as they are looked at, and forgets when memory is short. Raises ObjectError:
+    empty_file."""
+    with open(path, "rb") as file:
+        if not path.stat().st_size:
+            raise ObjectError("empty_file", f"{path} has no bytes: download it again")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _load(path: Path, content: bytes | mmap.mmap, axes: int, wanted: str) -> list[Any]:
+    file = _Mapped(content) if isinstance(content, mmap.mmap) else io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = read_header(file)
     except (ValueError, KeyError, EOFError) as error:
         raise ObjectError("not_npy", f"{path} is no NumPy file: {error}") from error
-    if shape != () or not dtype.hasobject:
-        raise ObjectError("not_npy", f"{path} holds an array {shape} of {dtype}, not one pickled dictionary")
+    if len(shape) != axes or not dtype.hasobject:
+        raise ObjectError("not_npy", f"{path} holds an array {shape} of {dtype}, not {wanted}")
     try:
-        array = _Reader(file, path).load()
-        return array.value[0]
+        objects = list(_Reader(file, path).load().value)
+        if len(objects) != math.prod(shape):
+            raise ValueError(f"it states {math.prod(shape)} objects and has {len(objects)}")
+        return objects
     except ObjectError:
         raise
     except Exception as error:  # what a broken or forged pickle may raise has no end
@@ -68,12 +90,28 @@ class _Instructions(dict):
         raise ObjectError("unsafe_pickle", f"the pickle has the instruction {bytes([code])!r}, which plain data does not need")
 
 
+class _Mapped:
+    """A mapped file, to be read from its beginning: long pieces as views of it."""
+
+    def __init__(self, content: mmap.mmap):
+        self.content, self.at = content, 0
+
+    def read(self, size: int) -> bytes | memoryview:
+        start, self.at = self.at, min(self.at + size, len(self.content))
+        return memoryview(self.content)[start : self.at] if size > _SHORT else self.content[start : self.at]
+
+    def readline(self) -> bytes:
+        end = self.content.find(b"\n", self.at)
+        start, self.at = self.at, end + 1 if end >= 0 else len(self.content)
+        return self.content[start : self.at]
+
+
 class _Reader(pickle._Unpickler):
     """The machine. Python's own in Python: C's allocates what a forged memo index asks for, and cannot leave instructions out."""
 
     dispatch = _Instructions({code: pickle._Unpickler.dispatch[code] for code in _CODES})
 
-    def __init__(self, file: io.BytesIO, path: Path):
+    def __init__(self, file: io.BytesIO | _Mapped, path: Path):
         super().__init__(file, encoding="latin1")
         self.path = path
 
@@ -82,6 +120,9 @@ class _Reader(pickle._Unpickler):
         if found is None:
             raise ObjectError("unsafe_pickle", f"{self.path} would call {module}.{name}: it is a program, not data; it was not run")
         return found
+
+    def _decode_string(self, value: bytes | memoryview) -> str:
+        return super()._decode_string(bytes(value))
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
@@ -163,9 +204,9 @@ def _array(content: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
     if type(shape) is not tuple or len(shape) > _MOST_AXES or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("an array without a shape")
     content = content.encode("latin1") if type(content) is str else content  # Python 2 had no bytes
-    if type(content) not in (bytes, bytearray) or len(content) != math.prod(shape) * dtype.itemsize:
+    if type(content) not in (bytes, bytearray, memoryview) or len(content) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"an array {shape} of {dtype} that has other bytes than it needs")
-    return np.frombuffer(bytes(content), dtype).reshape(shape, order=order)
+    return np.frombuffer(content if type(content) is memoryview else bytes(content), dtype).reshape(shape, order=order)
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:

@@ -1,0 +1,63 @@
+"""A split of a corpus as a benchmark: a list of objects and what it calls them (`import ROOT --split NAME=FILE`)."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evaluate.benchmark import Benchmark
+from evaluate.sets.clouds import Half, numbered
+from schemas.corpus import CorpusError, Reader, any_of
+from schemas.labels import labelled, labels
+from schemas.tables import OBJECTS
+
+
+def in_corpus(name: str, root: str, part: Half) -> Benchmark:
+    """The objects of the split `name`, or of its training half `name`-train, by id. The list is kept whole: what it has and the
+    corpus lacks is `missing`.
+
+    Classes: the sorted labels of both halves. Of "mvpnet": all classes of MVImgNet that the corpus knows of, in the order of their
+    numbers. Raises CorpusError: no such split, or it calls one object two things.
+    """
+    reader = Reader.at(root)
+    split, other = (name, f"{name}-train") if part == "test" else (f"{name}-train", name)
+    said = _said(reader, split)
+    everywhere = {**(_said(reader, other) if other in labelled(reader) else {}), **said}
+    classes = _classes_of_mvimgnet(reader, everywhere) if name == "mvpnet" else tuple(sorted(set(everywhere.values())))
+    there = pc.is_in(pa.array(said.keys()), reader.need(OBJECTS.name).to_table(columns=["object_id"])["object_id"]).to_pylist()
+    ids = tuple(id for id, here in zip(said, there, strict=True) if here)
+    return Benchmark(
+        name=name,
+        variant=f"split {split} of the corpus",
+        classes=classes,
+        ids=ids,
+        labels=numbered(reader.root, [said[id] for id in ids], classes),
+        missing=tuple(id for id, here in zip(said, there, strict=True) if not here),
+        corpus=reader.root,
+    )
+
+
+def _said(reader: Reader, split: str) -> dict[str, str]:
+    """What a split calls its objects, by id, sorted."""
+    return _agreed(
+        sorted(zip(*(column.to_pylist() for column in labels(reader, split)), strict=True)), f"{reader.root}, split {split!r}:"
+    )
+
+
+def _classes_of_mvimgnet(reader: Reader, said: dict[str, str]) -> tuple[str, ...]:
+    """A class has its number from the ids ("mvimgnet/NUMBER/…"), its name from the list and from the objects' categories."""
+    sources = sorted({id.partition("/")[0] for id in said})
+    known = reader.need(OBJECTS.name).to_table(columns=["object_id", "categories"], filter=any_of("source", sources)).to_pydict()
+    objects = zip(known["object_id"], known["categories"], strict=True)
+    named = [*said.items(), *((id, categories[0]) for id, categories in objects if categories)]
+    names = _agreed(((int(id.split("/")[1]), name) for id, name in named), f"{reader.root}, class of MVImgNet:")
+    return tuple(names[number] for number in sorted(names))
+
+
+def _agreed(pairs: Iterable[tuple], whose: str) -> dict:
+    """One name of each. Raises CorpusError."""
+    names: dict = {}
+    for one, name in pairs:
+        if names.setdefault(one, name) != name:
+            raise CorpusError(f"{whose} {one} is called {names[one]!r} and {name!r}: import a list in which it has one name")
+    return names
