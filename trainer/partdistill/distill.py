@@ -1,16 +1,16 @@
 """Distillation: units of unlabelled shapes teach a student, first as the teacher scored them (forward), then as the student agrees
 with them (backward). Over a collection (pre-alignment) or on one shape (test-time alignment).
 
-Nothing here sees a true part. The released code chose by the labels of the test set which student to go on with and which to
-report; it stayed in evaluation mode after the first epoch; and it re-scored units by what a student said of points that were not
-normalised, when it had been trained on such as were. None of that is here.
+Nothing here sees a true part, unless a figure is given that does: the released code chose by the labels of the test set which
+student to go on with and which to report. It also stayed in evaluation mode after the first epoch, and it re-scored units by what a
+student said of points that were not normalised, when it had been trained on such as were; neither is here.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,10 +66,119 @@ PAPER = replace(RELEASED, form="per unit", weights="effective number", rate=0.00
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is left of an epoch: its mean loss, and whether it was one of backward distillation."""
+    """What is left of an epoch: its mean loss, whether it was one of backward distillation, the learning rate, and the figure of the
+    student after it (None: it is not judged)."""
 
     loss: float
     backward: bool
+    rate: float
+    figure: float | None
+
+
+class Distillation:
+    """Pre-alignment while it goes on, an epoch at a time: the head of `student` is taught the units of a category's shapes. Shapes
+    without units are left out.
+
+    Units are re-scored once, when backward distillation starts, from all points of each shape. The student keeps its device, and
+    its mode.
+
+    `figure`: what the student is judged by after each epoch, the larger the better. With it, backward distillation starts from the
+    best student so far and re-scores with that one, and `best` is what is left in the end: the released code, whose figure is the
+    mIoU of the test set by its true parts. None, which asks for no true part: the last student is the result.
+
+    Raises ValueError where no shape has units.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        shapes: Sequence[Units],
+        settings: Settings,
+        chance: torch.Generator,
+        figure: Callable[[Student], float] | None = None,
+    ):
+        self.shapes = [shape for shape in shapes if len(shape.part)]
+        if not self.shapes:
+            raise ValueError("no shape has units: the teacher found nothing, there is nothing to learn")
+        self.student, self.settings, self.chance, self.figure = student, settings, chance, figure
+        self.optimizer = torch.optim.Adam(student.head_parameters(), lr=settings.rate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, settings.epochs, settings.rate * settings.last_rate
+        )
+        self.done: list[Epoch] = []
+        self.beliefs: list[Float[Tensor, " _d"]] | None = None
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.done) >= self.settings.epochs
+
+    def epoch(self) -> Epoch:
+        """Teach all shapes once."""
+        student, settings = self.student, self.settings
+        mode, device = student.training, student.fc4.weight.device
+        if self.beliefs is None and turns([epoch.loss for epoch in self.done], settings):
+            self.take_best()
+            self.beliefs = [believed(student, shape) for shape in self.shapes]
+        student.train()
+        order = torch.randperm(len(self.shapes), generator=self.chance).tolist()
+        losses = []
+        for first in range(0, len(order), settings.batch):
+            chosen = order[first : first + settings.batch]
+            seeds = torch.randint(2**62, (len(chosen),), generator=self.chance)
+            drawn = [some_points(self.shapes[one], settings.points, seed) for one, seed in zip(chosen, seeds.split(1), strict=True)]
+            units = collated(drawn).to(device)
+            beliefs = self.beliefs
+            score = units.score if beliefs is None else pad_sequence([beliefs[one] for one in chosen], True).unsqueeze(1)
+            xyz = augmented(_prepared(units.xyz), seeds.to(device), settings.augment)
+            loss = _loss(student(xyz), units, score, settings)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach() * len(chosen))
+        rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        told = Epoch(float(torch.stack(losses).sum() / len(self.shapes)), self.beliefs is not None, rate, self._judged())
+        self.done.append(told)
+        student.train(mode)
+        return told
+
+    def take_best(self) -> None:
+        """Give the student the head that was judged the best, if any was judged."""
+        if self.best:
+            self.student.load_state_dict(self.best[1], strict=False)
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs, but the student's encoder, which never changes."""
+        return {
+            "head": _head(self.student),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "chance": self.chance.get_state(),
+            "done": [asdict(epoch) for epoch in self.done],
+            "beliefs": self.beliefs,
+            "best": self.best,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, with the same encoder, shapes and settings."""
+        device = self.student.fc4.weight.device
+        self.student.load_state_dict(state["head"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.chance.set_state(state["chance"])
+        self.done = [Epoch(**epoch) for epoch in state["done"]]
+        self.beliefs = state["beliefs"] and [belief.to(device) for belief in state["beliefs"]]
+        self.best = state["best"]
+
+    def _judged(self) -> float | None:
+        if self.figure is None:
+            return None
+        figure = self.figure(self.student)
+        if self.best is None or figure > self.best[0]:
+            self.best = (figure, {name: value.clone() for name, value in _head(self.student).items()})
+        return figure
 
 
 def distill(
@@ -79,42 +188,11 @@ def distill(
     chance: torch.Generator,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Teach the student's head the units of a category's shapes (pre-alignment). Shapes without units are left out.
-
-    Units are re-scored once, when backward distillation starts, from all points of each shape. The student keeps its device, and
-    its mode. Raises ValueError where no shape has units.
-    """
-    shapes = [shape for shape in shapes if len(shape.part)]
-    if not shapes:
-        raise ValueError("no shape has units: the teacher found nothing, there is nothing to learn")
-    optimizer = torch.optim.Adam(student.head_parameters(), lr=settings.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs, settings.rate * settings.last_rate)
-    mode, device = student.training, student.fc4.weight.device
-    done: list[Epoch] = []
-    beliefs: list[Float[Tensor, " _d"]] | None = None
-    for _ in range(settings.epochs):
-        if beliefs is None and turns([epoch.loss for epoch in done], settings):
-            beliefs = [believed(student, shape) for shape in shapes]
-        student.train()
-        order = torch.randperm(len(shapes), generator=chance).tolist()
-        losses = []
-        for first in range(0, len(order), settings.batch):
-            chosen = order[first : first + settings.batch]
-            seeds = torch.randint(2**62, (len(chosen),), generator=chance)
-            drawn = [some_points(shapes[one], settings.points, seed) for one, seed in zip(chosen, seeds.split(1), strict=True)]
-            units = collated(drawn).to(device)
-            score = units.score if beliefs is None else pad_sequence([beliefs[one] for one in chosen], True).unsqueeze(1)
-            xyz = augmented(_prepared(units.xyz), seeds.to(device), settings.augment)
-            loss = _loss(student(xyz), units, score, settings)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach() * len(chosen))
-        schedule.step()
-        done.append(Epoch(float(torch.stack(losses).sum() / len(shapes)), beliefs is not None))
-        after_epoch(done[-1])
-    student.train(mode)
-    return done
+    """All epochs of a Distillation that asks for no true part."""
+    distillation = Distillation(student, shapes, settings, chance)
+    while not distillation.finished:
+        after_epoch(distillation.epoch())
+    return distillation.done
 
 
 def align(student: Student, shape: Units, settings: Settings, forward_steps: int = 50, backward_steps: int = 50) -> Student:
@@ -152,6 +230,24 @@ def logits_of(student: Student, xyz: Float32[np.ndarray, "n 3"]) -> Float[Tensor
     return logits
 
 
+def parts_of(student: Student, xyz: Float32[np.ndarray, "n 3"], points: int, seed: int, batch: int = 8) -> Int64[np.ndarray, " n"]:
+    """The likeliest part of each point of a shape, which the student sees `points` at a time, as many as it was trained with, since
+    what a neighbourhood is depends on how dense the points are: in random order, the last pass filled up from the beginning."""
+    order = permutation(torch.tensor([seed]), Stream.SHUFFLE, len(xyz))[0].numpy()
+    passes = -(-len(xyz) // points)
+    order = np.resize(order, passes * points)
+    cloud = _prepared(torch.from_numpy(xyz)[None].to(student.fc4.weight.device))[0]
+    mode = student.training
+    student.eval()
+    with torch.no_grad():
+        chunks = torch.from_numpy(order.copy()).unflatten(0, (passes, points)).to(cloud.device).split(batch)
+        told = torch.cat([student(cloud[some]).argmax(2) for some in chunks]).flatten().cpu().numpy()
+    student.train(mode)
+    part = np.empty(len(xyz), np.int64)
+    part[order[: len(xyz)]] = told[: len(xyz)]
+    return part
+
+
 def believed(student: Student, shape: Units) -> Float[Tensor, " d"]:
     """How far the student agrees with each unit of the shape, on all of its points (eq. 4)."""
     units = collated([shape]).to(student.fc4.weight.device)
@@ -181,6 +277,10 @@ def augmented(xyz: Float[Tensor, "b n 3"], seeds: Int64[Tensor, " b"], augment: 
     shift = augment.shift * (2 * uniform(seeds, Stream.SHIFT, 3) - 1)
     jitter = (augment.jitter * normal(seeds, Stream.JITTER, 3 * xyz.shape[1])).clamp(-augment.most, augment.most)
     return xyz * scale[:, None] + shift[:, None] + jitter.unflatten(1, (-1, 3))
+
+
+def _head(student: Student) -> dict[str, Tensor]:
+    return {name: value for name, value in student.state_dict().items() if not name.startswith("extractor.")}
 
 
 def _prepared(xyz: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:

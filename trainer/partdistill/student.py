@@ -55,6 +55,14 @@ class StudentConfig:
         return sum(3 + width for width in self.widths)
 
 
+SIZES = {
+    "point-m2ae": StudentConfig(parts=1),
+    "small": StudentConfig(
+        parts=1, groups=(64, 32, 16), group_sizes=(16, 8, 8), widths=(24, 48, 96), depths=(1, 1, 1), heads=3
+    ),  # to try things out: its encoder is of no published weights
+}  # `parts` is the category's
+
+
 class Student(nn.Module):
     """Parts of points. `features` is frozen; only `head` learns."""
 

@@ -72,19 +72,32 @@ def integrated(units: Units, parts: int) -> Float32[np.ndarray, "n {parts}"]:
 
 
 def read(file: Path) -> Units:
-    """The units in a preprocess.h5 of the released code. A shape without predictions has none, and is nothing to learn from."""
-    with h5py.File(file) as stored:
-        xyz, part, probability = (stored[name][()] for name in ("xyz", "cls_bbox", "conf_bbox"))
+    """The units in a preprocess.h5 of the released code. A shape without predictions has none, and is nothing to learn from.
+
+    Raises ValueError for a file that is not one, or holds what is no number.
+    """
+    xyz, part, probability = _stored(file, "xyz", "cls_bbox", "conf_bbox")
     part = part.reshape(-1).astype(np.int64)
+    if len(part) and probability.shape[:2] != (len(xyz), len(part)):
+        raise ValueError(f"{file}: conf_bbox is {probability.shape}, and there are {len(xyz):,} points and {len(part)} units")
     score = probability.max(axis=2) if len(part) else np.zeros((len(xyz), 0))
+    if not np.isfinite(xyz).all() or not np.isfinite(score).all():
+        raise ValueError(f"{file} has points or scores that are no numbers: make its units again")
     return Units(xyz.astype(np.float32), part, score.astype(np.float32))
 
 
 def labels(file: Path, first: int) -> Int64[np.ndarray, " n"]:
     """The true parts in a preprocess.h5, 0.. within the category. first: the number, among all of ShapeNetPart's parts, of the
-    category's first. Only evaluation asks for them."""
-    with h5py.File(file) as stored:
-        return stored["gt_semantic_seg"][()].astype(np.int64) - first
+    category's first. Only who evaluates asks for them."""
+    return _stored(file, "gt_semantic_seg")[0].astype(np.int64) - first
+
+
+def _stored(file: Path, *names: str) -> list[np.ndarray]:
+    try:
+        with h5py.File(file) as stored:
+            return [stored[name][()] for name in names]
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{file} cannot be read as units, in PartDistill's form ({error})") from error
 
 
 def listed(folder: Path, entries: Sequence[str], synset: str) -> list[Path]:
