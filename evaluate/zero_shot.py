@@ -16,12 +16,14 @@ Rule = Literal["unit templates", "raw templates"]
 @dataclass(frozen=True)
 class ZeroShot:
     """`top`: shares of objects whose class is among the nearest 1, 3, 5. `class_mean`: the first of them within each class, and the
-    mean over the classes that have objects."""
+    mean over the classes that have objects. `per_class`: of each class that first share, None where it has no objects, and how many
+    it has."""
 
     objects: int
     classes: int
     top: tuple[float, ...]
     class_mean: float
+    per_class: tuple[tuple[float | None, int], ...]
 
 
 def class_embeddings(templates: Float[Tensor, "c t d"], rule: Rule) -> Float[Tensor, "c d"]:
@@ -40,9 +42,11 @@ def zero_shot(objects: Float[Tensor, "n d"], classes: Float[Tensor, "c d"], labe
     right = ranked(objects, classes, max(TOP)) == labels[:, None]
     hits = torch.bincount(labels, right[:, 0].double(), len(classes))
     count = torch.bincount(labels, minlength=len(classes))
+    shares = hits / count
     return ZeroShot(
         objects=len(objects),
         classes=len(classes),
         top=shares_found(right),
-        class_mean=float((hits[count > 0] / count[count > 0]).mean()),
+        class_mean=float(shares[count > 0].mean()),
+        per_class=tuple((share if of else None, of) for share, of in zip(shares.tolist(), count.tolist(), strict=True)),
     )

@@ -28,6 +28,7 @@ JOBS = {
     "encode": "embed meshes, points, pictures or a corpus with a checkpoint",
     "train": "an encoder from a corpus, by a published recipe or a small one",
     "evaluate canary": "whether the embeddings are fit to train on",
+    "evaluate zero-shot": "the class whose name is nearest, on the published benchmarks",
     "status": "what is done, still to do and failed, per stage",
     "retry": "forget failures, so that the next run tries again",
     "doctor": "what this machine has, and what is missing",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from evaluate.benchmark import Benchmark
+from evaluate.class_names import teacher_in_tables
 from evaluate.features import Features, averages, features
 from evaluate.leaks import Leaks, TrainedOn, leaks, trained_on
 from evaluate.result import FILE, Figure, Result, Task, save, to_json
@@ -27,7 +28,6 @@ from jobs.evaluate.leaks import lines
 from jobs.progress import progress
 from jobs.refusal import Refusal
 from pipeline.stage import ObjectError
-from pipeline.weights import TeacherError, name_in_tables
 from schemas.corpus import Reader
 from trainer.checkpoints import OFFICIAL
 from trainer.encode import Device, Encoder
@@ -168,27 +168,21 @@ def methods(asked: Asked, opened: list[Benchmark]) -> list[Method]:
         raise Refusal("say what to evaluate: --encoder CHECKPOINT, or --teacher ARCH:PRETRAINED for the mean of its views")
     found = [_encoder(place, asked.device) for place in asked.encoder]
     if asked.teacher:
-        name = teacher_name(asked.teacher)
+        name = teacher_in_tables(asked.teacher)
         roots = [one.corpus for one in opened if one.corpus]
         if len(roots) < len(opened) and not asked.encoder:
             raise Refusal(
                 "--teacher averages embeddings that are stored in a corpus, and a benchmark's files hold points: add --encoder"
             )
         if len(roots) == len(opened):
-            identities = [Reader.at(root).teacher_of(name) for root in roots]
+            for root in roots:
+            Reader.at(root).need(f"image_embeddings/{name}")
+        identities = [Reader.at(root).teacher_of(name) for root in roots]
             weights = next((said["weights_sha256"] for said in identities if said), None)
             found.append(Method(name=f"{name}, mean of views", encoder=None, teacher=name, weights_sha256=weights))
     if twice := [one.name for number, one in enumerate(found) if one.name in [other.name for other in found[:number]]]:
         raise Refusal(f"{twice[0]} is named twice")
     return found
-
-
-def teacher_name(teacher: str) -> str:
-    """A teacher's name in tables; of a weights file that is not here any more it is given as it is."""
-    try:
-        return name_in_tables(teacher)
-    except TeacherError:
-        return teacher
 
 
 def _encoder(place: str, device: Device) -> Method:
