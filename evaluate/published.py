@@ -24,7 +24,7 @@ TEACHERS = {
 TRAINED_ON = {
     "-": "nothing",
     "SN": "ShapeNet",
-    "no LVIS": "four sources, no LVIS",
+    "no LVIS": "four, no LVIS",
     "four": "four sources",
     "O": "Objaverse",
     "O+SN": "Objaverse, ShapeNet",
