@@ -109,7 +109,7 @@ def _of_corpus(benchmark: Benchmark, teacher: str, rule: Rule, root: str, weight
     said = corpus.teacher_of(teacher)
     if weights_sha256 is not None and said is not None and said["weights_sha256"] != weights_sha256:
         raise CorpusError(
-            f"{corpus.root}: its embeddings called {teacher} are of weights {said['weights_sha256']}, and the encoder's teacher had "
+            f"{corpus.root}: embeddings called {teacher} are of weights {said['weights_sha256']}, and the encoder's teacher had "
             f"{weights_sha256}: two models of one name. Cosines between them mean nothing: give --class-embeddings of the right one"
         )
     place = {name: number for number, name in enumerate(stored["name"].to_pylist())}

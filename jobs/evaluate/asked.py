@@ -170,16 +170,11 @@ def methods(asked: Asked, opened: list[Benchmark]) -> list[Method]:
     if asked.teacher:
         name = teacher_in_tables(asked.teacher)
         roots = [one.corpus for one in opened if one.corpus]
-        if len(roots) < len(opened) and not asked.encoder:
-            raise Refusal(
-                "--teacher averages embeddings that are stored in a corpus, and a benchmark's files hold points: add --encoder"
-            )
-        if len(roots) == len(opened):
-            for root in roots:
+        for root in roots:
             Reader.at(root).need(f"image_embeddings/{name}")
         identities = [Reader.at(root).teacher_of(name) for root in roots]
-            weights = next((said["weights_sha256"] for said in identities if said), None)
-            found.append(Method(name=f"{name}, mean of views", encoder=None, teacher=name, weights_sha256=weights))
+        weights = next((said["weights_sha256"] for said in identities if said), None)
+        found.append(Method(name="mean of views", encoder=None, teacher=name, weights_sha256=weights))
     if twice := [one.name for number, one in enumerate(found) if one.name in [other.name for other in found[:number]]]:
         raise Refusal(f"{twice[0]} is named twice")
     return found

@@ -19,7 +19,7 @@ import tyro
 from jaxtyping import Float32
 
 from evaluate.benchmark import Benchmark
-from evaluate.class_names import class_source, class_vectors, teacher_in_tables, source_told
+from evaluate.class_names import class_source, class_vectors, source_told, teacher_in_tables
 from evaluate.features import IN_ORDER_DRAWN, SHORT, are_raw
 from evaluate.result import Figure, Result
 from evaluate.retrieval import TOP
