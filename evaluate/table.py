@@ -40,6 +40,7 @@ NAMES = {
     "shapenetpart": "ShapeNetPart",
     "partnete": "PartNetE",
 }
+TOLD = ("way", "shots", "seeds")  # settings that a table says elsewhere
 LEAKED = {"id": "by id", "hash": "by the hash of the file", "near-duplicate": "as near-duplicates"}
 # Of these the benchmark's number of objects is known; the other tasks have halves, and ScanObjectNN variants.
 _WHOLE: tuple[Task, ...] = ("zero-shot", "retrieval")
@@ -142,11 +143,11 @@ def _theirs(row: Published, source: int, columns: Iterable[str]) -> Row:
 
 def _about(result: Result, others: Sequence[Published], named: str) -> str:
     seeds = {len(figure.values) for figure in result.figures.values()}
-    told = f"{result.variant}. Percent"
+    told = f"{result.variant[:1].upper()}{result.variant[1:]}. Percent"
     told += f"; mean ± standard deviation over {max(seeds)} seeds" if max(seeds) > 1 else ""
     if not others:
         return f"{told}. No published figures of this task on {named} are known here."
-    told += f"; {MARK} evaluated here, the others as published"
+    told += "; what is marked was evaluated here, the others are as published"
     if result.benchmark == "objaverse-lvis" and any(one.trained_on == "four sources" for one in others):
         told += '. The "four sources" are OpenShape\'s data, which hold the objects of Objaverse-LVIS too unless it says "no LVIS"'
     return f"{told}."
@@ -183,7 +184,8 @@ def _differing(result: Result, others: Sequence[Published]) -> list[str]:
         told.append("nothing of it found among what was trained on")
     seeds = max(len(figure.values) for figure in result.figures.values())
     told.append("one seed" if seeds == 1 else f"{seeds} seeds")
-    told += [f"{name.replace('_', ' ')}: {_said(value)}" for name, value in result.settings.items() if value is not None]
+    rest = {name: value for name, value in result.settings.items() if value is not None and name not in TOLD}
+    told += [f"{name.replace('_', ' ')}: {_said(value)}" for name, value in rest.items()]
     return told
 
 
@@ -197,9 +199,11 @@ def _said(value: object) -> str:
 
 def percent(figure: Figure | None) -> str:
     """One decimal, with its spread over seeds; a dash for what is not there."""
-    if figure is None:
-        return "–"
-    return f"{100 * figure.mean:.1f}" + ("" if figure.spread is None else f" ± {100 * figure.spread:.1f}")
+    return _mean(figure) + (f" ± {100 * figure.spread:.1f}" if figure and figure.spread is not None else "")
+
+
+def _mean(figure: Figure | None) -> str:
+    return f"{100 * figure.mean:.1f}" if figure else "–"
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -291,7 +295,7 @@ def _wrapped(words: str, indent: str = "") -> list[str]:
 
 def html(results: Sequence[Result]) -> str:
     """One page that needs nothing else: light and dark, for a phone, a desktop and paper; with the worst and the best classes."""
-    return _page().render(tables=tables(results), percent=percent, mark=MARK, classes=_classes, longest=_longest)
+    return _page().render(tables=tables(results), mean=_mean, classes=_classes, longest=_longest)
 
 
 def _longest(table: Table) -> float:
