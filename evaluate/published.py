@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from evaluate.result import Task
 
-# How many objects and classes the full benchmarks have, in zero-shot classification and retrieval.
+# How many objects and classes the benchmarks have, in zero-shot classification and retrieval. "scanobjectnn" is OBJ_ONLY, both
+# halves together.
 OBJECTS = {"objaverse-lvis": 46_205, "modelnet40": 2_468, "scanobjectnn": 2_890, "mvpnet": 16_636}
 CLASSES = {"objaverse-lvis": 1_156, "modelnet40": 40, "scanobjectnn": 15, "mvpnet": 238}
 
@@ -56,14 +57,12 @@ class Published:
     """A row of somebody's table.
 
     `figures`: shares, 0..1, by the names that `evaluate.result.Result` has. `fed`: what it saw. `teacher`: as a corpus calls it;
-    None: not known. `parameters`: millions; None: not known. `variant`: of the benchmark, a word that also stands in the variant of
-    a `Benchmark`; None: it has one. `source`: where it was read, in words.
+    None: not known. `parameters`: millions; None: not known. `source`: where it was read, in words.
     """
 
     method: str
     task: Task
     benchmark: str
-    variant: str | None
     fed: str
     trained_on: str
     teacher: str | None
@@ -72,25 +71,23 @@ class Published:
     source: str
 
 
-def published(task: Task, benchmark: str, variant: str) -> list[Published]:
-    """Rows of that task and benchmark; of a benchmark in several variants, those of the one that `variant` names."""
-    rows = [one for one in ROWS if (one.task, one.benchmark) == (task, benchmark)]
-    return [one for one in rows if one.variant is None or one.variant.lower() in variant.lower()]
+def published(task: Task, benchmark: str) -> list[Published]:
+    """Rows of that task and benchmark."""
+    return [one for one in ROWS if (one.task, one.benchmark) == (task, benchmark)]
 
 
-def _rows(task: Task, table: str, columns: dict[tuple[str, str | None], tuple[str, ...]]) -> Iterator[Published]:
-    """One per cell with figures. Percent, in the order of the names that `columns` has for each benchmark and variant; a dot stands
+def _rows(task: Task, table: str, columns: dict[str, tuple[str, ...]]) -> Iterator[Published]:
+    """One per cell with figures. Percent, in the order of the names that `columns` has for each benchmark; a dot stands
     for what is not printed. Before them: method, what it saw, trained on, teacher, millions of parameters; last the source."""
     for line in table.strip().splitlines():
         method, fed, trained_on, teacher, parameters, *cells, source = (cell.strip() for cell in line.split("|"))
-        for ((benchmark, variant), names), cell in zip(columns.items(), cells, strict=True):
+        for (benchmark, names), cell in zip(columns.items(), cells, strict=True):
             printed = zip(names, cell.split(), strict=False)  # the last ones may be left out
             if figures := {name: float(percent) / 100 for name, percent in printed if percent != "."}:
                 yield Published(
                     method=method,
                     task=task,
                     benchmark=benchmark,
-                    variant=variant,
                     fed=fed,
                     trained_on=TRAINED_ON[trained_on],
                     teacher=TEACHERS.get(teacher),
@@ -207,14 +204,13 @@ PartDistill, CLIP, pre-aligned         | points   | own |  |  | 63.9 | PartDisti
 
 _TOP = ("top-1", "top-3", "top-5")
 _INSTANCE_AND_CATEGORY = tuple(f"{kind} {top}" for kind in ("instance", "category") for top in _TOP)
-_MODELNET40, _LVIS = ("modelnet40", None), ("objaverse-lvis", None)
-_OBJ_ONLY, _OBJ_BG, _PB_T50_RS = (("scanobjectnn", variant) for variant in ("OBJ_ONLY", "OBJ_BG", "PB_T50_RS"))
+_HALVES = ("scanobjectnn-obj-bg", "scanobjectnn-pb-t50-rs", "scanobjectnn-obj-only")
 
 ROWS: tuple[Published, ...] = (
-    *_rows("zero-shot", _CLASSIFIED, dict.fromkeys([_LVIS, _MODELNET40, _OBJ_ONLY], _TOP)),
-    *_rows("zero-shot", _CLASSIFIED_VARIANTS, dict.fromkeys([_OBJ_BG, _PB_T50_RS], _TOP)),
-    *_rows("retrieval", _RETRIEVED, {_LVIS: _INSTANCE_AND_CATEGORY}),
-    *_rows("few-shot", _FEW_SHOT, {_MODELNET40: _TOP}),
-    *_rows("fine-tuning", _TUNED, dict.fromkeys([_OBJ_BG, _PB_T50_RS, _OBJ_ONLY, _MODELNET40], _TOP)),
-    *_rows("part segmentation", _PARTS, {("shapenetpart", None): ("mIoU",)}),
+    *_rows("zero-shot", _CLASSIFIED, dict.fromkeys(["objaverse-lvis", "modelnet40", "scanobjectnn"], _TOP)),
+    *_rows("zero-shot", _CLASSIFIED_VARIANTS, dict.fromkeys(_HALVES[:2], _TOP)),
+    *_rows("retrieval", _RETRIEVED, {"objaverse-lvis": _INSTANCE_AND_CATEGORY}),
+    *_rows("few-shot", _FEW_SHOT, {"modelnet40": _TOP}),
+    *_rows("fine-tuning", _TUNED, dict.fromkeys([*_HALVES, "modelnet40"], _TOP)),
+    *_rows("part segmentation", _PARTS, {"shapenetpart": ("mIoU",)}),
 )

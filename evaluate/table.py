@@ -36,13 +36,16 @@ NAMES = {
     "objaverse-lvis": "Objaverse-LVIS",
     "modelnet40": "ModelNet40",
     "scanobjectnn": "ScanObjectNN",
+    "scanobjectnn-obj-only": "ScanObjectNN, OBJ_ONLY",
+    "scanobjectnn-obj-bg": "ScanObjectNN, OBJ_BG",
+    "scanobjectnn-pb-t50-rs": "ScanObjectNN, PB_T50_RS",
     "mvpnet": "MVPNet",
     "shapenetpart": "ShapeNetPart",
     "partnete": "PartNetE",
 }
 TOLD = ("way", "shots", "seeds")  # settings that a table says elsewhere
 LEAKED = {"id": "by id", "hash": "by the hash of the file", "near-duplicate": "as near-duplicates"}
-# Of these the benchmark's number of objects is known; the other tasks have halves, and ScanObjectNN variants.
+# Tasks that ask all objects of a benchmark; the others have halves.
 _WHOLE: tuple[Task, ...] = ("zero-shot", "retrieval")
 
 
@@ -89,7 +92,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
 def _table(way: str, results: list[Result]) -> Table:
     first = results[0]
     columns = tuple(dict.fromkeys(name for one in results for name in one.figures))
-    others = [one for one in published(first.task, first.benchmark, first.variant) if set(columns) & set(one.figures)]
+    others = [one for one in published(first.task, first.benchmark) if set(columns) & set(one.figures)]
     sources = tuple(dict.fromkeys(one.source for one in others))
     rows = [_ours(one) for one in results] + [_theirs(one, sources.index(one.source) + 1, columns) for one in others]
     rows.sort(key=lambda row: (-row.figures[columns[0]].mean if columns[0] in row.figures else 0.0, row.source or 0))
@@ -135,7 +138,7 @@ def _theirs(row: Published, source: int, columns: Iterable[str]) -> Row:
         fed=row.fed,
         trained_on=row.trained_on,
         teacher=row.teacher or "not known",
-        objects=OBJECTS.get(row.benchmark) if row.task in _WHOLE and row.variant in (None, "OBJ_ONLY") else None,
+        objects=OBJECTS.get(row.benchmark) if row.task in _WHOLE else None,
         figures={name: Figure((row.figures[name],)) for name in columns if name in row.figures},
         source=source,
     )
@@ -156,11 +159,10 @@ def _about(result: Result, others: Sequence[Published], named: str) -> str:
 def _keeping(result: Result) -> list[str]:
     """What keeps a result from being compared with the published ones."""
     kept = []
-    known = result.task in _WHOLE and (result.benchmark != "scanobjectnn" or "obj_only" in result.variant.lower())
-    whole, classes = OBJECTS.get(result.benchmark), CLASSES.get(result.benchmark)
-    if known and whole and result.objects < COMPLETE * whole:
+    whole, classes = (of.get(result.benchmark) if result.task in _WHOLE else None for of in (OBJECTS, CLASSES))
+    if whole and result.objects < COMPLETE * whole:
         kept.append(f"NOT comparable: {result.objects:,} of the {whole:,} objects that published figures are of")
-    if known and classes and result.classes != classes:
+    if classes and result.classes != classes:
         kept.append(f"NOT comparable: {result.classes:,} classes to choose among, not {classes:,}")
     if leaked := {way: count for way, count in (result.leaks or {}).items() if count}:
         ways = ", ".join(f"{count:,} {LEAKED[way]}" for way, count in leaked.items())
