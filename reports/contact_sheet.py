@@ -1,8 +1,8 @@
-"""Pictures of objects for people: of what is in a corpus, and of what was not let in.
+"""Pictures of objects for people: of what is in a corpus, of what was not let in, and of what a search found.
 
-name  object_id                                                             [views]  reason  object_id
-first caption                                                                        what happened and what to do
-[view][points of that view] [view][points of that view] [view] ...
+name  object_id                                      [views]  reason  object_id                      rank   name  object_id
+first caption                                                 what happened and what to do           score  first caption
+[view][points of that view] [view] ...                                                                      [view] [view] ...
 """
 
 import io
@@ -25,6 +25,10 @@ FINE = 3  # points are drawn so many times larger and scaled down: smooth edges
 LARGEST_POINT = 0.03  # radius of a drawn point, canonical frame
 STRIP = (384, 96)  # room for a failure's thumbnail, pixels
 BESIDE = 640  # width of what is said beside it
+RANK = 84  # width of the column of ranks and scores
+LARGE, LARGE_LINE = 28, 38  # size of a query's text, and how far its lines are apart
+# Where an object without views is looked at from: azimuths and height in degrees; the unit sphere is whole in the picture.
+AZIMUTHS, HEIGHT, DISTANCE, FOCAL = (30, 120, 210, 300, 75, 255), 25, 3.2, 1.45
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,15 @@ class Subject:
     points: Row | None = None
     name: str | None = None
     captions: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An object that a search found. `score`: cosine with the query; `about`: what else is known of it, in words."""
+
+    subject: Subject
+    score: float
+    about: str = ""
 
 
 def contact_sheet(
@@ -78,6 +91,56 @@ def failure_sheet(failures: Sequence[Row], *, caption: str = "") -> Image.Image:
     if caption:
         _write(draw, (MARGIN, sheet.height - MARGIN - LINE), caption, size=15, ink=GREY, room=width - 2 * MARGIN)
     return sheet
+
+
+def search_sheet(
+    query: str, pictures: Sequence[Image.Image], found: Sequence[Found], *, caption: str = "", views: int = 6, tile: int = 150
+) -> Image.Image:
+    """A sheet with what was searched for on top, and a band for each object that was found, the nearest first. An object without
+    views is shown as its points.
+
+    query     what was searched for, in words
+    pictures  the query's own, if it has any
+    caption   one line below the query: where it was searched, and how
+    views     how many views are shown, spread evenly over those the object has; as many of the query's pictures
+    tile      side of a picture, pixels
+    """
+    room = views * (tile + GAP) - GAP
+    width = 2 * MARGIN + RANK + room
+    lines = _broken(query, LARGE, RANK + room, most=3)
+    shown = [pictures[number] for number in _spread(len(pictures), views)]
+    header = LARGE_LINE * len(lines) + LINE + (GAP + tile if shown else 0) + MARGIN
+    band = 3 * LINE + GAP // 2 + tile + MARGIN
+    sheet = Image.new("RGB", (width, 2 * MARGIN + header + band * len(found) - MARGIN // 2), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        _write(draw, (MARGIN, MARGIN + LARGE_LINE * number), line, size=LARGE, ink=INK, room=RANK + room)
+    top = MARGIN + LARGE_LINE * len(lines)
+    _write(draw, (MARGIN, top + 2), caption, size=14, ink=GREY, room=RANK + room)
+    for number, picture in enumerate(shown):
+        _place(sheet, _fitted(picture.convert("RGBA"), tile), MARGIN + number * (tile + GAP), top + LINE + GAP, tile, tile)
+    for number, one in enumerate(found):
+        _draw_found(sheet, MARGIN + header + band * number, number + 1, one, views, tile)
+    return sheet
+
+
+def views_around(points: Row, count: int, tile: int) -> list[Image.Image]:
+    """Pictures of a row of POINTS from at most `count` sides, from a little above, `tile` pixels square."""
+    pictures = []
+    for azimuth in np.radians(AZIMUTHS[:count]):
+        height = np.radians(HEIGHT)
+        back = np.array([np.cos(height) * np.sin(azimuth), np.sin(height), np.cos(height) * np.cos(azimuth)])
+        right = np.array([np.cos(azimuth), 0, -np.sin(azimuth)])
+        camera = np.eye(4)
+        camera[:3] = np.stack([right, np.cross(right, back), -back, DISTANCE * back], axis=1)
+        view = {
+            "width": tile,
+            "height": tile,
+            "intrinsics": (FOCAL * tile, FOCAL * tile, tile / 2, tile / 2),
+            "camera_to_world": camera,
+        }
+        pictures.append(Image.fromarray(picture_of_points(points, view, tile)))
+    return pictures
 
 
 def picture_of_points(points: Row, view: Row, tile: int) -> UInt8[np.ndarray, "h w 4"]:
@@ -152,6 +215,27 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
     draw.line([(MARGIN, top + tile + LINE + MARGIN // 2), (sheet.width - MARGIN, top + tile + LINE + MARGIN // 2)], fill=PALE)
 
 
+def _draw_found(sheet: Image.Image, top: int, rank: int, found: Found, views: int, tile: int) -> None:
+    draw, subject = ImageDraw.Draw(sheet), found.subject
+    draw.line([(MARGIN, top - MARGIN // 2), (sheet.width - MARGIN, top - MARGIN // 2)], fill=PALE)
+    _write(draw, (MARGIN, top - 3), str(rank), size=LARGE, ink=INK, room=RANK)
+    _write(draw, (MARGIN, top + LARGE_LINE), f"{found.score:.3f}", size=17, ink=GREY, room=RANK)
+    left, room = MARGIN + RANK, sheet.width - 2 * MARGIN - RANK
+    used = _write(draw, (left, top), subject.name or "(no name)", size=19, ink=INK if subject.name else GREY, room=room * 0.6)
+    _write(draw, (left + used + 14, top + 4), subject.object_id, size=14, ink=GREY, room=room - used - 14)
+    text = subject.captions[0] if subject.captions else "(no caption)"
+    _write(draw, (left, top + LINE), text, size=15, ink=INK if subject.captions else GREY, room=room)
+    _write(draw, (left, top + 2 * LINE), found.about, size=13, ink=GREY, room=room)
+    top += 3 * LINE + GAP // 2
+    pictures = [_picture(subject.views[number]) for number in _spread(len(subject.views), views)]
+    if not pictures and subject.points:
+        pictures = views_around(subject.points, views, tile)
+    for number, picture in enumerate(pictures):
+        _place(sheet, _fitted(picture, tile), left + number * (tile + GAP), top, tile, tile)
+    if not pictures:
+        _write(draw, (left, top), "(no views, no points)", size=15, ink=GREY, room=room)
+
+
 def _place(
     sheet: Image.Image,
     picture: Image.Image,
@@ -206,14 +290,22 @@ def _write_lines(
     room: float,
 ) -> None:
     """Text broken between words into at most so many lines."""
+    for number, line in enumerate(_broken(text, size, room, most=lines)):
+        _write(draw, (at[0], at[1] + number * LINE), line, size=size, ink=ink, room=room)
+
+
+def _broken(text: str, size: int, room: float, *, most: int) -> list[str]:
+    """Text broken between words into lines of `room` pixels, at most so many; the last one holds all that is left."""
     font, words = ImageFont.load_default(size=size), _printable(text).split()
-    for line in range(lines):
+    lines = []
+    while words:
         fits = 1
         while fits < len(words) and font.getlength(" ".join(words[: fits + 1])) <= room:
             fits += 1
-        fits = len(words) if line == lines - 1 else fits
-        _write(draw, (at[0], at[1] + line * LINE), " ".join(words[:fits]), size=size, ink=ink, room=room)
+        fits = len(words) if len(lines) == most - 1 else fits
+        lines.append(" ".join(words[:fits]))
         words = words[fits:]
+    return lines
 
 
 def _printable(text: str) -> str:
