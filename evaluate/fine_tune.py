@@ -269,7 +269,7 @@ def _of_files(benchmark: Benchmark) -> Read:
         try:
             cloud = benchmark.cloud(number)
         except ObjectError as error:
-            yield number, str(error)
+            yield number, f"{error.reason}: {error.message}"
             continue
         x, y, z = cloud.xyz.T
         yield number, _Stored(cloud.xyz if cloud.up == "+y" else np.stack([x, z, -y], axis=1), cloud.rgb)
