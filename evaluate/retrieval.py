@@ -1,13 +1,21 @@
-"""Retrieval between shapes and captions, as MRD's tables have it: each query against all of the other kind, blockwise.
+"""Retrieval between shapes and captions, as MRD's tables have it, and from pictures and shapes to shapes: each query against all of
+the other kind, blockwise.
 
 Torch, because the same lines run on a CPU and, fast, on a GPU: at 46,205 x 46,205 in 1,280 dimensions it is all one matrix product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float16, Float64, Int, Int64
 from torch import Tensor
+
+from schemas.corpus import CorpusError, Reader, quote
+from schemas.tables import CAPTIONS
 
 TOP = (1, 3, 5)
 # Unit vectors are rounded to multiples of this. Products are then multiples of its square, and any sum of them, being at most 1,
@@ -70,6 +78,59 @@ def both_ways(shapes: Float[Tensor, "n d"], captions: Float[Tensor, "n d"], cate
     }
 
 
+def alike(shapes: Float[Tensor, "n d"], category: Int[Tensor, " n"]) -> tuple[float, ...]:
+    """Shares of shapes of which another one of the same category is among the nearest 1, 3, 5 others. A shape that is alone in its
+    category finds none."""
+    most, category = max(TOP), category.cpu()
+    lists = ranked(shapes, shapes, most + 1)
+    own = lists == torch.arange(len(shapes))[:, None]
+    # A shape with many equals may itself be none of the first: then the last is left out in its place.
+    own[~own.any(dim=1), -1] = True
+    others = lists[~own].reshape(len(shapes), -1)
+    return shares_found(category[others] == category[:, None])
+
+
+def captions_of(
+    corpus: Reader, teacher: str, ids: Sequence[str], origin: str
+) -> tuple[Int64[np.ndarray, " m"], Float16[np.ndarray, "m d"]]:
+    """Numbers of the objects that have a kept caption of this origin, ascending, and the teacher's embedding of the first one of
+    each. Raises CorpusError where no object has one, and where some texts have not been embedded."""
+    rows = corpus.need(CAPTIONS.name).to_table(
+        columns=["object_id", "stage", "caption", "text_sha256"], filter=f"kept AND origin = {quote(origin)}"
+    )
+    rows = rows.sort_by([("stage", "ascending"), ("caption", "ascending")])
+    place = pc.index_in(pa.array(ids, pa.string()), rows["object_id"].combine_chunks())  # of the first
+    numbers = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+    if not len(numbers):
+        there = ", ".join(sorted(pc.unique(corpus.need(CAPTIONS.name).to_table(columns=["origin"])["origin"]).to_pylist()))
+        raise CorpusError(
+            f"{corpus.root}: none of these {len(ids):,} objects has a caption of origin {origin!r}; its captions are of: "
+            f"{there or 'none'} (python -m jobs import {corpus.root} --cap3d FILE takes over Cap3D's)"
+        )
+    texts = corpus.need(f"text_embeddings/{teacher}")
+    wanted = rows["text_sha256"].take(place.drop_null())
+    embedded = pc.index_in(wanted, texts.to_table(columns=["text_sha256"])["text_sha256"].combine_chunks()).combine_chunks()
+    if embedded.null_count:
+        raise CorpusError(
+            f"{corpus.root}: {teacher} has not embedded {embedded.null_count:,} of {len(numbers):,} captions: "
+            f"python -m jobs embed {corpus.root} --teacher {teacher}"
+        )
+    return numbers, _vectors(texts.take(embedded.to_numpy(), columns=["embedding"])["embedding"].combine_chunks())
+
+
+def thumbnails_of(corpus: Reader, teacher: str, ids: Sequence[str]) -> tuple[Int64[np.ndarray, " m"], Float16[np.ndarray, "m d"]]:
+    """Numbers of the objects whose collection's own picture the teacher has embedded, ascending, and that embedding. Raises
+    CorpusError where no object has one."""
+    table = corpus.need(f"image_embeddings/{teacher}")
+    rows = table.to_table(columns=["object_id", "_rowoffset"], filter="thumbnail IS NOT NULL")
+    place = pc.index_in(pa.array(ids, pa.string()), rows["object_id"].combine_chunks())
+    numbers = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+    if not len(numbers):
+        raise CorpusError(f"{corpus.root}: {teacher} has embedded no thumbnail of these {len(ids):,} objects: take a view instead")
+    taken = table.take(rows["_rowoffset"].take(place.drop_null()).to_numpy().astype(np.int64), columns=["thumbnail"])
+    return numbers, _vectors(taken["thumbnail"].combine_chunks())
+
+
 def shares_found(right: Bool[Tensor, "q k"]) -> tuple[float, ...]:
     """Shares of the lists with something right among their first 1, 3, 5."""
     return tuple(float(right[:, :k].any(dim=1).double().mean()) for k in TOP)
@@ -82,3 +143,7 @@ def _unit(vectors: Float[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
             f"{int((~vectors.isfinite()).any(dim=1).sum())} of {len(vectors)} embeddings are not finite: nothing is near them"
         )
     return (torch.nn.functional.normalize(vectors.double(), dim=1) / STEP).round() * STEP
+
+
+def _vectors(rows: pa.Array) -> Float16[np.ndarray, "m d"]:
+    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)

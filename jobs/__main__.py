@@ -28,6 +28,7 @@ JOBS = {
     "encode": "embed meshes, points, pictures or a corpus with a checkpoint",
     "train": "an encoder from a corpus, by a published recipe or a small one",
     "evaluate canary": "whether the embeddings are fit to train on",
+    "evaluate retrieval": "captions, pictures and shapes look up shapes, as MRD's tables have it",
     "search": "objects by a text, a picture, a mesh or their like",
     "evaluate zero-shot": "the class whose name is nearest, on the published benchmarks",
     "evaluate table": "several evaluations side by side, and beside the published",
