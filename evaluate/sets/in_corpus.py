@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from evaluate.benchmark import Benchmark
 from evaluate.sets.clouds import Half, numbered
+from evaluate.sets.mvpnet import names_above
 from schemas.corpus import CorpusError, Reader, any_of
 from schemas.labels import labelled, labels
 from schemas.tables import OBJECTS
@@ -16,8 +17,9 @@ def in_corpus(name: str, root: str, part: Half) -> Benchmark:
     """The objects of the split `name`, or of its training half `name`-train, by id. The list is kept whole: what it has and the
     corpus lacks is `missing`.
 
-    Classes: the sorted labels of both halves. Of "mvpnet": all classes of MVImgNet that the corpus knows of, in the order of their
-    numbers. Raises CorpusError: no such split, or it calls one object two things.
+    Classes: the sorted labels of both halves. Of "mvpnet": all classes of MVImgNet, in the order of their numbers, from
+    mvimgnet_category.txt beside the corpus' tables or up to two folders above, from the list, and from the objects' categories: 238,
+    unless there is no such file, and no object of some class. Raises CorpusError: no such split, or it calls one object two things.
     """
     reader = Reader.at(root)
     split, other = (name, f"{name}-train") if part == "test" else (f"{name}-train", name)
@@ -45,12 +47,13 @@ def _said(reader: Reader, split: str) -> dict[str, str]:
 
 
 def _classes_of_mvimgnet(reader: Reader, said: dict[str, str]) -> tuple[str, ...]:
-    """A class has its number from the ids ("mvimgnet/NUMBER/…"), its name from the list and from the objects' categories."""
+    """The ids ("mvimgnet/NUMBER/…") have the numbers of the classes."""
     sources = sorted({id.partition("/")[0] for id in said})
     known = reader.need(OBJECTS.name).to_table(columns=["object_id", "categories"], filter=any_of("source", sources)).to_pydict()
     objects = zip(known["object_id"], known["categories"], strict=True)
     named = [*said.items(), *((id, categories[0]) for id, categories in objects if categories)]
-    names = _agreed(((int(id.split("/")[1]), name) for id, name in named), f"{reader.root}, class of MVImgNet:")
+    numbers = [*names_above(reader.root).items(), *((id.split("/")[1], name) for id, name in named)]
+    names = _agreed(((int(number), name) for number, name in numbers), f"{reader.root}: class of MVImgNet")
     return tuple(names[number] for number in sorted(names))
 
 

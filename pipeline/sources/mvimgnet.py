@@ -54,7 +54,7 @@ class Mvimgnet:
 
         Raises ValueError: an object lies in two places, the names of the classes or the splits cannot be read.
         """
-        names = _category_names(self.root)
+        names = category_names(self.root)
         clouds = Clouds(self.clouds) if self.clouds else None
         parts_of: dict[str, list[str]] = {}
         for part in self._parts():
@@ -107,7 +107,7 @@ class Mvpnet:
 
     def records(self) -> Iterator[Row]:
         """Every object, by class and instance. Raises ValueError: the names of the classes or the splits cannot be read."""
-        names = _names_in(absolute(self.categories)) if self.categories else _category_names(self.root)
+        names = _names_in(absolute(self.categories)) if self.categories else category_names(self.root)
         clouds = Clouds(self.root)
         absent = dict(clouds.splits)
         for label in clouds.classes():
@@ -165,7 +165,7 @@ def _record(source: str, id: str, names: dict[str, str], **about: Any) -> Row:
     )
 
 
-def _category_names(root: str) -> dict[str, str]:
+def category_names(root: str) -> dict[str, str]:
     """Names by class, of all files in a folder that are named for them; the later file says what the earlier one does not."""
     names: dict[str, str] = {}
     for file in sorted(stamps_in(root), reverse=True):
