@@ -17,6 +17,7 @@ import ray  # noqa: E402
 from ray.actor import ActorHandle  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError  # noqa: E402
 
+from pipeline.cost import Share  # noqa: E402
 from pipeline.run import Batch, Done, Worker  # noqa: E402
 from pipeline.stage import NoRoom, Pass, overlap  # noqa: E402
 from pipeline.store import Corpus  # noqa: E402
@@ -73,8 +74,9 @@ class OnRay:
     gpus: float | None = None
 
     def __call__(self, corpus: Corpus, work_pass: Pass, batches: Iterable[Batch]) -> Iterator[Done]:
-        kind = ray.remote(**self._takes(work_pass), max_concurrency=overlap(work_pass))(Worker)
-        seats = [_Seat(lambda: kind.remote(corpus, work_pass), overlap(work_pass) + WAITING) for _ in range(self.workers)]
+        share = self._share(work_pass)
+        kind = ray.remote(**self._takes(work_pass, share), max_concurrency=overlap(work_pass))(Worker)
+        seats = [_Seat(lambda: kind.remote(corpus, work_pass, share), overlap(work_pass) + WAITING) for _ in range(self.workers)]
         left, suspects, deaths = iter(batches), deque(), Counter()
         upcoming = next(left, None)
         try:
@@ -118,15 +120,19 @@ class OnRay:
             for seat in seats:
                 ray.kill(seat.actor)
 
-    def _takes(self, work_pass: Pass) -> dict[str, Any]:
-        """What each actor takes of the cluster, as Ray's options."""
+    def _share(self, work_pass: Pass) -> Share:
+        """What each worker has: where the stages do not say how many cores, an even share."""
         cpus = [self.cpus] if self.cpus is not None else [stage.cpus for stage in work_pass.stages]
         gpus = [self.gpus] if self.gpus is not None else [stage.gpus for stage in work_pass.stages]
-        if None not in cpus:
-            return {"num_cpus": max(cpus), "num_gpus": max(gpus)}
+        return Share(cpus=self._even_share() if None in cpus else max(cpus), gpus=max(gpus))
+
+    def _takes(self, work_pass: Pass, share: Share) -> dict[str, Any]:
+        """What each actor takes of the cluster to have its share, as Ray's options."""
+        if self.cpus is not None or None not in [stage.cpus for stage in work_pass.stages]:
+            return {"num_cpus": share.cpus, "num_gpus": share.gpus}
         # Taking the even share would wait for ever where a part of it is another job's. Without the variable Ray sets it to 1.
-        threads = {"env_vars": {"OMP_NUM_THREADS": str(self._even_share())}}
-        return {"num_cpus": 1, "num_gpus": max(gpus), "runtime_env": threads}
+        threads = {"env_vars": {"OMP_NUM_THREADS": str(share.cpus)}}
+        return {"num_cpus": 1, "num_gpus": share.gpus, "runtime_env": threads}
 
     def _even_share(self) -> int:
         """Cores per worker, were they spread over the cluster evenly."""

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cost import WHOLE_MACHINE, Clock, Share, Spent, kept
 from pipeline.stage import Made, ObjectError, Pass, Row, Stage, Task, overlap
 from pipeline.store import Corpus, CorpusError, quote
 from schemas.check import to_table, violations
@@ -85,12 +86,13 @@ class Batch:
 @dataclass
 class Done:
     """What a batch came to, by stage and small enough to send: who was asked for, fragments nobody can see yet, who is in them, and
-    the failures as FAILURES rows."""
+    the failures as FAILURES rows; and what it took."""
 
     asked: dict[str, list[str]] = field(default_factory=dict)
     fragments: dict[str, list[str]] = field(default_factory=dict)
     made: dict[str, list[str]] = field(default_factory=dict)
     failures: dict[str, list[Row]] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass
@@ -106,9 +108,10 @@ class Summary:
 
 
 class Worker:
-    """Does batches: reads the input rows, works, checks the rows made and writes them as fragments."""
+    """Does batches: reads the input rows, works, checks the rows made and writes them as fragments. `share`: what it has of its
+    machine."""
 
-    def __init__(self, corpus: Corpus, work_pass: Pass):
+    def __init__(self, corpus: Corpus, work_pass: Pass, share: Share = WHOLE_MACHINE):
         self.corpus, self.stages = corpus, {stage.name: stage for stage in work_pass.stages}
         self.reads, self.columns = work_pass.stages[0].reads, _all(stage.columns for stage in work_pass.stages)
         for stage in work_pass.stages:
@@ -118,6 +121,7 @@ class Worker:
                     f"{socket.gethostname()} would do {stage.name} otherwise than this run is planned: planned {planned}, there "
                     f"{mine}. Its code, or a file that lies there under the same path, is another one"
                 )
+        self.share, self.clock = share, Clock()
         self.work = work_pass.start()
 
     def close(self) -> None:
@@ -125,13 +129,14 @@ class Worker:
             close()
 
     def do(self, batch: Batch) -> Done:
-        tasks = list(self._tasks(batch))
-        made = self.work(tasks)
-        done = Done()
-        for name, stage in self.stages.items():
-            keys = {task.id: task.keys[name] for task in tasks if name in task.keys}
-            done.asked[name] = list(keys)
-            self._keep(stage, keys, made, done)
+        done = Done(spent=self.share.spent())
+        with self.clock.running(done.spent):
+            tasks = list(self._tasks(batch))
+            made = self.work(tasks)
+            for name, stage in self.stages.items():
+                keys = {task.id: task.keys[name] for task in tasks if name in task.keys}
+                done.asked[name] = list(keys)
+                self._keep(stage, keys, made, done)
         return done
 
     def _tasks(self, batch: Batch) -> Iterator[Task]:
@@ -161,6 +166,7 @@ class Worker:
             raise RuntimeError(f"stage {stage.name!r} made neither rows nor a failure of {sorted(lost)[:3]}")
         done.made[stage.name] = [id for id in keys if id in made_ids]
         done.fragments[stage.name] = self.corpus.write(stage.writes, table)
+        self.share.name_devices(done.spent, table)
         done.failures[stage.name] = [
             {
                 "object_id": id,
@@ -239,34 +245,47 @@ def run(
         todo = todo_of_table(corpus, states, reads=first.reads, per=first.per)
     summaries = {name: Summary(name, skipped=states[name].settled) for name in states}
     counts = {"done": 0, "failed": 0}
+    spent = Spent()
     watch(len(todo), counts)
+
+    def told() -> dict[str, Any]:
+        return {"stages": [_told(stage, summaries[stage.name]) for stage in work_pass.stages], "tasks": sum(counts.values())}
+
     if len(todo):
         pending: list[Done] = []
         committed = time.monotonic()
         size = max(1, min(min(stage.batch for stage in work_pass.stages), -(-len(todo) // (4 * workers))))
         results = where(corpus, work_pass, todo.batches(size))
-        try:
-            for done in results:
-                pending.append(done)
-                failed = {row["object_id"] for rows in done.failures.values() for row in rows}
-                asked = {id for ids in done.asked.values() for id in ids}
-                counts["done"] += len(asked - failed)
-                counts["failed"] += len(failed)
-                watch(len(todo), counts)
-                if time.monotonic() - committed > COMMIT_SECONDS:
-                    # Taken out first: were it interrupted half-way and done again below, rows would come in twice.
-                    ready, pending = pending, []
-                    _commit(corpus, work_pass, states, ready, summaries)
-                    committed = time.monotonic()
-        finally:  # what was made is right, also when a bug or a key press ends the run
-            _commit(corpus, work_pass, states, pending, summaries)
-            results.close()
-        for stage in work_pass.stages:
-            corpus.check_unique(stage.writes)
-            corpus.compact(stage.writes)
+        with kept(corpus, began=began, workers=workers, spent=spent, told=told):
+            try:
+                for done in results:
+                    pending.append(done)
+                    spent.add(done.spent)
+                    failed = {row["object_id"] for rows in done.failures.values() for row in rows}
+                    asked = {id for ids in done.asked.values() for id in ids}
+                    counts["done"] += len(asked - failed)
+                    counts["failed"] += len(failed)
+                    watch(len(todo), counts)
+                    if time.monotonic() - committed > COMMIT_SECONDS:
+                        # Taken out first: were it interrupted half-way and done again below, rows would come in twice.
+                        ready, pending = pending, []
+                        _commit(corpus, work_pass, states, ready, summaries)
+                        committed = time.monotonic()
+            finally:  # what was made is right, also when a bug or a key press ends the run
+                _commit(corpus, work_pass, states, pending, summaries)
+                results.close()
+            for stage in work_pass.stages:
+                corpus.check_unique(stage.writes)
+                corpus.compact(stage.writes)
     for summary in summaries.values():
         summary.seconds = time.monotonic() - began
     return list(summaries.values())
+
+
+def _told(stage: Stage, summary: Summary) -> dict[str, Any]:
+    """One of RUNS.stages."""
+    counts = {"done": summary.done, "failed": summary.failed, "skipped": summary.skipped}
+    return {"stage": stage.name, "table": stage.writes.name, **counts, "made_by": json.dumps(made_by(stage), sort_keys=True)}
 
 
 def made_by(stage: Stage) -> dict[str, Any]:

@@ -314,6 +314,67 @@ FAILURES = Table(
     key=("object_id", "stage"),
 )
 
+RUNS = Table(
+    "runs",
+    pa.schema(
+        [
+            column(
+                "began",
+                pa.timestamp("us", tz="UTC"),
+                "When the run began. A run is one pass of one command: stages over the same input whose work is done together. One "
+                "that did nothing leaves no row, nor does one whose process was killed.",
+            ),
+            column(
+                "stages",
+                pa.list_(
+                    pa.struct(
+                        [
+                            pa.field("stage", pa.string(), nullable=False),
+                            pa.field("table", pa.string(), nullable=False),
+                            pa.field("done", pa.int64(), nullable=False),
+                            pa.field("failed", pa.int64(), nullable=False),
+                            pa.field("skipped", pa.int64(), nullable=False),
+                            pa.field("made_by", pa.string(), nullable=False),
+                        ]
+                    )
+                ),
+                "The pass's stages, in its order: the table each writes, how many objects (texts, class names) were committed as "
+                "done and as failed, how many needed nothing, and `made_by`: as in the table's schema metadata at that time, JSON.",
+            ),
+            column(
+                "tasks",
+                pa.int64(),
+                "Objects (texts, class names) that came back from the workers, done or failed; one counts once in a pass of "
+                "several stages.",
+            ),
+            column("wall_seconds", pa.float64(), "From the run's begin to its last commit, looking for what is to do included."),
+            column(
+                "work_seconds",
+                pa.float64(),
+                "Time in which workers had a batch in hand, summed over the workers. Batches that were lost with their worker, or "
+                "ended by the error that stopped the run, are not in it.",
+            ),
+            column("workers", pa.int32(), "Workers that were asked for."),
+            column("cpus", pa.float64(), "Cores that each worker took; without Ray, all that the process may use."),
+            column("gpus", pa.float64(), "GPUs that each worker took, or a part of one; without Ray, 1 where one was used."),
+            column(
+                "devices",
+                pa.list_(pa.string()),
+                "What computed, sorted: names of GPUs and models of CPUs, as their drivers and the system have them; may be empty.",
+            ),
+            column("python", pa.string(), "Version of Python."),
+            column("tricorpus", pa.string(), "Version of this project. Null: it is not installed.", optional=True),
+            column(
+                "stopped_by",
+                pa.string(),
+                "Name of the error that ended the run before its time; KeyboardInterrupt: a key press. Null: it ended by itself.",
+                optional=True,
+            ),
+        ]
+    ),
+    key=("began",),
+)
+
 
 _DTYPE = column(
     "dtype",

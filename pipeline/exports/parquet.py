@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.exports.output import Output, Watch
 from pipeline.exports.rows import Chosen
 from pipeline.store import Corpus
-from schemas.tables import CAPTIONS
+from schemas.tables import CAPTIONS, RUNS
 
 ROWS_PER_PART = 16_384
 _ROWS_AT_ONCE = 512  # also the size of a row group: 90 MB of points
@@ -33,10 +33,12 @@ def export_parquet(
     written = {}
     tables = [name for name in corpus.tables() if teacher is None or "/" not in name or name.endswith(f"/{teacher}")]
     for number, name in enumerate(tables):
-        # Class names go along whole: they are few, and any object may be asked about all of them.
-        column, wanted = {"text_embeddings": ("text_sha256", texts), "class_embeddings": ("name", None)}.get(
-            name.partition("/")[0], ("object_id", ids)
-        )
+        # Class names go along whole: they are few, and any object may be asked about all of them. So do the runs, which are of all.
+        column, wanted = {
+            "text_embeddings": ("text_sha256", texts),
+            "class_embeddings": ("name", None),
+            RUNS.name: ("began", None),
+        }.get(name.partition("/")[0], ("object_id", ids))
         written[name] = _export(corpus.need(name), name, column, wanted, output)
         watch(number + 1, 0)
     return written
