@@ -9,7 +9,7 @@ the table at the end.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +50,8 @@ class Asked:
     trained_on: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LIST …")] = ()
     # Whether objects that were trained on are also looked for by shape, which takes minutes for large sets.
     near: bool = True
+    # Leave the objects that were trained on out of the figures: these are then of other objects than the published ones.
+    without_leaks: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     # cpu, cuda, or auto: a GPU if there is one.
     device: Device = "auto"
     # New folder for results.json, table.md and table.html.
@@ -125,7 +127,7 @@ class Trial:
             classes=len(self.benchmark.classes),
             figures=figures,
             leaks=None if self.leaks is None else self.leaks.counts(),
-            trained_on=None if self.trained is None else self.trained.told,
+            trained_on="nothing but the teacher" if not self.method.encoder else self.trained.told if self.trained else None,
             **more,
         )
 
@@ -135,11 +137,12 @@ def views_told(views: int | None) -> str:
     return "all views" if views is None else "1 view" if views == 1 else f"{views} views"
 
 
-def trials_of(asked: Asked, part: Literal["test", "train"] = "test") -> list[Trial]:
-    """Every method on every benchmark, opened; the settings are printed, and then what of the benchmark was trained on."""
+def trials_of(asked: Asked, opened: list[Benchmark] | None = None) -> list[Trial]:
+    """Every method on every benchmark, as asked for or as opened already; the settings are printed, and then what of the benchmark
+    was trained on."""
     if asked.out.exists() and (not asked.out.is_dir() or (asked.out / FILE).exists()):
         raise Refusal(f"--out {asked.out}: there is an evaluation already: give a new folder")
-    opened = benchmarks(asked, part)
+    opened = benchmarks(asked) if opened is None else opened
     tried = methods(asked, opened)
     for one in opened:
         missing = f", {len(one.missing):,} of its list are missing" if one.missing else ""
@@ -206,24 +209,48 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
     """Ask of every method which objects of every benchmark it was trained on, and print it; what does not go together is left out
     with a line."""
     trials: list[Trial] = []
+    checked: list[tuple[TrainedOn, Benchmark, Leaks, str]] = []
     for method, benchmark in product(tried, opened):
         if method.reads == "views" and benchmark.corpus is None:
             asked.say(
-                f"left out: {method.name} on {benchmark.name}: its files hold points; views are in a corpus, {benchmark.name}=ROOT"
+                f"left out: {method.name} on {benchmark.name}: it sees views, and these are files of points; views are in a corpus, "
+                f"as in {benchmark.name}=ROOT"
             )
             continue
-        trained = _trained_on(asked, method)
-        alike = [one for one in trials if one.trained == trained and one.benchmark is benchmark]
-        found = alike[0].leaks if alike else None if trained is None else leaks(trained, benchmark, near=asked.near)
-        trials.append(Trial(method=method, benchmark=benchmark, trained=trained, leaks=found))
-        if method.encoder is None:
+        trained, found = _trained_on(asked, method), None
+        if alike := [one for one in checked if one[:2] == (trained, benchmark)]:
+            *_, found, first = alike[0]
+            asked.say(f"{method.name}: leak check: trained on what {first} was trained on: see there")
+        elif method.encoder is None:
             asked.say(f"{method.name}: leak check: nothing was trained here; what {method.teacher} has seen is not known")
         else:
+            found = None if trained is None else leaks(trained, benchmark, near=asked.near)
+            checked += [] if found is None else [(trained, benchmark, found, method.name)]
             for line in lines(found, method.encoder.card):
                 asked.say(f"{method.name}: {line}")
+        if asked.without_leaks and found is not None:
+            benchmark, found = without_leaks(benchmark, found)
+        trials.append(Trial(method=method, benchmark=benchmark, trained=trained, leaks=found))
     if not trials:
         raise Refusal("no method can be evaluated on any of the benchmarks")
     return trials
+
+
+def without_leaks(benchmark: Benchmark, found: Leaks) -> tuple[Benchmark, Leaks]:
+    """The benchmark's objects that were not trained on, and the finding that nothing of them was."""
+    leaked = {id for ids in found.by_way().values() for id in ids}
+    kept = [number for number, id in enumerate(benchmark.ids) if id not in leaked]
+    if not kept:
+        raise Refusal(f"--without-leaks: all {len(leaked):,} objects of {benchmark.name} were trained on", exit_code=1)
+    rest = replace(
+        benchmark,
+        variant=f"{benchmark.variant}, without {len(leaked):,} objects that were trained on" if leaked else benchmark.variant,
+        ids=tuple(benchmark.ids[number] for number in kept),
+        labels=benchmark.labels[kept],
+        cloud=benchmark.cloud and (lambda number: benchmark.cloud(kept[number])),
+        file=lambda number: benchmark.file(kept[number]),
+    )
+    return rest, replace(found, objects=len(kept), by_id=(), by_hash=(), near=())
 
 
 def _trained_on(asked: Asked, method: Method) -> TrainedOn | None:
