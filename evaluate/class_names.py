@@ -71,14 +71,14 @@ def class_source(benchmark: Benchmark, teacher: str) -> str:
 
 
 def source_told(source: str, teacher: str, rule: Rule) -> str:
-    """A source, as results tell it."""
+    """A source and the rule, as results tell them."""
     if source == WEIGHTS:
-        return f"by the teacher, {EmbedClasses.prompts}, {rule}"
+        return f"{rule}, {EmbedClasses.prompts}, made by the teacher"
     if source.endswith(".npy"):
-        return f"{Path(source).name}, as it is"
+        return f"as {Path(source).name} has them"
     made = Reader.at(source).made_by(f"class_embeddings/{teacher_in_tables(teacher)}")
     prompts = ", ".join(sorted({one["settings"].get("prompts", "prompts not known") for one in made.values()}))
-    return f"of the corpus, {prompts or 'prompts not known'}, {rule}"
+    return f"{rule}, {prompts or 'prompts not known'}, of {source}"
 
 
 def teacher_in_tables(teacher: str) -> str:

@@ -127,7 +127,7 @@ class Trial:
             classes=len(self.benchmark.classes),
             figures=figures,
             leaks=None if self.leaks is None else self.leaks.counts(),
-            trained_on="nothing but the teacher" if not self.method.encoder else self.trained.told if self.trained else None,
+            trained_on="nothing" if not self.method.encoder else self.trained.told if self.trained else None,
             **more,
         )
 
@@ -209,48 +209,49 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
     """Ask of every method which objects of every benchmark it was trained on, and print it; what does not go together is left out
     with a line."""
     trials: list[Trial] = []
-    checked: list[tuple[TrainedOn, Benchmark, Leaks, str]] = []
     for method, benchmark in product(tried, opened):
         if method.reads == "views" and benchmark.corpus is None:
             asked.say(
-                f"left out: {method.name} on {benchmark.name}: it sees views, and these are files of points; views are in a corpus, "
-                f"as in {benchmark.name}=ROOT"
+                f"left out: {method.name} on {benchmark.name}: it sees views, and these are files of points; views are in a "
+                f"corpus, as in {benchmark.name}=ROOT"
             )
             continue
         trained, found = _trained_on(asked, method), None
-        if alike := [one for one in checked if one[:2] == (trained, benchmark)]:
-            *_, found, first = alike[0]
-            asked.say(f"{method.name}: leak check: trained on what {first} was trained on: see there")
+        same = [one for one in trials if trained is not None and one.trained == trained and one.benchmark is benchmark]
+        if same:
+            found = same[0].leaks
+            asked.say(f"{method.name}: leak check: as of {same[0].method.name}, which was trained on the same")
         elif method.encoder is None:
             asked.say(f"{method.name}: leak check: nothing was trained here; what {method.teacher} has seen is not known")
         else:
             found = None if trained is None else leaks(trained, benchmark, near=asked.near)
-            checked += [] if found is None else [(trained, benchmark, found, method.name)]
             for line in lines(found, method.encoder.card):
                 asked.say(f"{method.name}: {line}")
-        if asked.without_leaks and found is not None:
-            benchmark, found = without_leaks(benchmark, found)
         trials.append(Trial(method=method, benchmark=benchmark, trained=trained, leaks=found))
     if not trials:
         raise Refusal("no method can be evaluated on any of the benchmarks")
-    return trials
+    return [rest for benchmark in opened for rest in without_leaks(benchmark, trials)] if asked.without_leaks else trials
 
 
-def without_leaks(benchmark: Benchmark, found: Leaks) -> tuple[Benchmark, Leaks]:
-    """The benchmark's objects that were not trained on, and the finding that nothing of them was."""
-    leaked = {id for ids in found.by_way().values() for id in ids}
+def without_leaks(benchmark: Benchmark, trials: list[Trial]) -> list[Trial]:
+    """The trials of one benchmark, without the objects that any of the methods was trained on: all are asked about the same."""
+    mine = [one for one in trials if one.benchmark is benchmark]
+    leaked = {id for one in mine if one.leaks for ids in one.leaks.by_way().values() for id in ids}
     kept = [number for number, id in enumerate(benchmark.ids) if id not in leaked]
+    if not leaked:
+        return mine
     if not kept:
         raise Refusal(f"--without-leaks: all {len(leaked):,} objects of {benchmark.name} were trained on", exit_code=1)
     rest = replace(
         benchmark,
-        variant=f"{benchmark.variant}, without {len(leaked):,} objects that were trained on" if leaked else benchmark.variant,
+        variant=f"{benchmark.variant}, without {len(leaked):,} objects that were trained on",
         ids=tuple(benchmark.ids[number] for number in kept),
         labels=benchmark.labels[kept],
         cloud=benchmark.cloud and (lambda number: benchmark.cloud(kept[number])),
         file=lambda number: benchmark.file(kept[number]),
     )
-    return rest, replace(found, objects=len(kept), by_id=(), by_hash=(), near=())
+    nothing = {"objects": len(kept), "by_id": (), "by_hash": (), "near": ()}
+    return [replace(one, benchmark=rest, leaks=one.leaks and replace(one.leaks, **nothing)) for one in mine]
 
 
 def _trained_on(asked: Asked, method: Method) -> TrainedOn | None:

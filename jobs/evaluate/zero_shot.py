@@ -60,8 +60,8 @@ def main(job: Job) -> int:
     return finish(job, results)
 
 
-def _key(trial: Trial) -> tuple[int, str, str | None]:
-    return id(trial.benchmark), trial.method.teacher, trial.method.weights_sha256
+def _key(trial: Trial) -> tuple:
+    return trial.benchmark.corpus, trial.benchmark.classes, trial.method.teacher, trial.method.weights_sha256
 
 
 def _classifiers(job: Job, trials: list[Trial]) -> dict[tuple, tuple[Float32[np.ndarray, "c d"], str]]:
@@ -110,7 +110,7 @@ def _result(job: Job, trial: Trial, views: int | None, classes: Float32[np.ndarr
         objects=found[0].objects,
         figures=figures,
         per_class=per_class(trial.benchmark.classes, found),
-        settings={"class embeddings": source, "rule": RULES[job.rule], "seeds": len(found)} | fed_with(trial, views),
+        settings={"class embeddings": source, "seeds": len(found)} | fed_with(trial),
         seconds=time.monotonic() - began,
     )
 
@@ -125,21 +125,17 @@ def per_class(names: tuple[str, ...], found: list[ZeroShot]) -> dict[str, tuple[
     }
 
 
-def fed_with(trial: Trial, views: int | None) -> dict[str, Any]:
+def fed_with(trial: Trial) -> dict[str, Any]:
     """How the objects came to the encoder, as a result tells it."""
     encoder = trial.method.encoder
     if encoder is None:
-        return {
-            "views": views,
-            "averaged": "raw vectors" if are_raw(trial.benchmark.corpus, trial.method.teacher) else "unit vectors",
-        }
-    input = encoder.card.input
+        return {"averaged": "raw vectors" if are_raw(trial.benchmark.corpus, trial.method.teacher) else "unit vectors"}
+    kind, input = encoder.card.encoder, encoder.card.input
     if encoder.reads == "views":
-        return {"views": views} | ({"crop": f"{input.crop} pixels, in the middle"} if input.crop else {})
-    kind = encoder.card.encoder
+        return {"crop": f"{input.crop} pixels, in the middle" if input.crop else None}
     return {
         "points": input.points,
-        "fewer points": SHORT[kind],
+        "clouds of fewer": SHORT[kind],
         "order of points": "drawn by chance" if kind in IN_ORDER_DRAWN else "as stored",
-        "colour fill": round(input.fill, 4),
+        "colour where there is none": round(input.fill, 4),
     }
