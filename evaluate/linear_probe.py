@@ -18,6 +18,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from evaluate.benchmark import Benchmark
+from evaluate.sets.named import open_benchmark
+from schemas.corpus import Reader
+from schemas.labels import labelled
 from trainer.validation import is_held_out
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -101,14 +104,30 @@ def accuracy(right: Float[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], cl
     return Accuracy(float(right.mean()), float(shares.mean()), per_class)
 
 
+def halves(asked: str) -> tuple[Benchmark, Benchmark]:
+    """Training and test half of what NAME=PLACE says (evaluate/sets/named.py): the official ones, or, of Objaverse-LVIS and of a
+    corpus' split NAME without a split NAME-train, those that `halved` makes. Raises as open_benchmark does."""
+    test = open_benchmark(asked)
+    has_none = (
+        test.name == "objaverse-lvis" if test.corpus is None else f"{test.name}-train" not in labelled(Reader.at(test.corpus))
+    )
+    return halved(test) if has_none else (open_benchmark(asked, part="train"), test)
+
+
 def halved(benchmark: Benchmark, test_share: float = TEST_SHARE) -> tuple[Benchmark, Benchmark]:
     """Training and test objects of a collection that has no official halves, by a hash of the id.
 
     It is the hash that holds objects out of training (trainer/validation.py): up to a share of `test_share`, what an encoder never
     saw is among the test objects.
     """
-    test = np.array([is_held_out(id, test_share) for id in benchmark.ids], bool)
-    return part_of(benchmark, np.flatnonzero(~test)), part_of(benchmark, np.flatnonzero(test))
+
+    def half(told: str, test: bool) -> Benchmark:
+        mine = np.array([is_held_out(id, test_share) == test for id in benchmark.ids], bool)
+        missing = tuple(id for id in benchmark.missing if is_held_out(id, test_share) == test)
+        variant = f"{benchmark.variant}, {told} half by a hash of the id"
+        return replace(part_of(benchmark, np.flatnonzero(mine)), variant=variant, missing=missing)
+
+    return half("training", False), half("test", True)
 
 
 def part_of(benchmark: Benchmark, numbers: Int64[np.ndarray, " k"]) -> Benchmark:

@@ -105,10 +105,7 @@ class Trial:
                     found = averages(self.benchmark, self.method.teacher, views=views, seed=seed, **report)
             except ValueError as error:
                 raise Refusal(f"{self.method.name} on {self.benchmark.name}: {error}") from error
-        if found.failed:
-            some = [f"{id}: {why}" for id, why in list(found.failed.items())[:MOST_NAMED]]
-            more = f"; and {len(found.failed) - MOST_NAMED:,} more" if len(found.failed) > MOST_NAMED else ""
-            asked.say(f"left out of {told}: {len(found.failed):,} objects: {'; '.join(some)}{more}")
+        say_left_out(asked, told, found.failed)
         if not len(found.numbers):
             raise Refusal(f"{told}: no object could be encoded", exit_code=1)
         return found
@@ -130,6 +127,14 @@ class Trial:
             trained_on="nothing" if not self.method.encoder else self.trained.told if self.trained else None,
             **more,
         )
+
+
+def say_left_out(asked: Asked, told: str, failed: dict[str, str]) -> None:
+    """Name the objects that failed, by id, and why."""
+    if failed:
+        some = [f"{id}: {why}" for id, why in list(failed.items())[:MOST_NAMED]]
+        more = f"; and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
+        asked.say(f"left out of {told}: {len(failed):,} objects: {'; '.join(some)}{more}")
 
 
 def views_told(views: int | None) -> str:
