@@ -117,7 +117,7 @@ def _results(job: Job, trial: Trial, views: int | None, others: dict[Way, Callab
             fed="points" if trial.method.reads == "points" else views_told(views),
             objects=counts[way],
             figures={name: Figure(tuple(one[name] for one in found)) for name in found[0]},
-            settings={"way": way.replace("-", " "), "seeds": len(found)} | _told(job, trial, way) | fed_with(trial, views),
+            settings={"way": way.replace("-", " "), "seeds": len(found)} | _told(job, trial, way) | fed_with(trial),
             seconds=seconds[way],
         )
         for way, found in shares.items()
