@@ -22,6 +22,8 @@ TOP = (1, 3, 5)
 # has 51 bits: float64 holds it whatever the order of the additions. It costs a cosine about 1e-8.
 STEP = 2.0**-25
 QUERIES_AT_ONCE = 512
+# Pairs whose cosines are computed one by one; and from which share of all pairs on one matrix product of all is faster.
+PAIRS_AT_ONCE, SHARE_BY_PAIR = 8192, 1 / 64
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,43 @@ def ranked(queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"], count: 
     """
     count = min(count, len(gallery))
     units = _unit(gallery)
+    rough = units.float() if torch.get_float32_matmul_precision() == "highest" else units
     lists = []
     for block in queries.split(QUERIES_AT_ONCE):
-        cosine = _unit(block.to(gallery.device)) @ units.T
-        # topk takes any of equals: all of them first, then those of the lowest numbers.
-        query, item = (cosine >= cosine.topk(count).values[:, -1:]).nonzero(as_tuple=True)
-        order = cosine[query, item].argsort(descending=True, stable=True)
+        block = _unit(block.to(gallery.device))
+        query, item, cosine = _candidates(block, units, rough, count)
+        order = cosine.argsort(descending=True, stable=True)
         order = order[query[order].argsort(stable=True)]
         starts = torch.searchsorted(query, torch.arange(len(block), device=query.device))
         lists.append(item[order][starts[:, None] + torch.arange(count, device=query.device)].cpu())
     return torch.cat(lists)
+
+
+def off(dim: int) -> float:
+    """How far a product of two unit vectors in float32 can be from the exact one, whatever the order of its additions: d / 2^24 and
+    a little (Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.5), 2 / 2^24 for the rounding of the vectors,
+    and as much to be safe."""
+    return 1.01 * (dim + 4) * 2.0**-24
+
+
+def _candidates(
+    queries: Float64[Tensor, "q d"], gallery: Float64[Tensor, "g d"], rough: Float[Tensor, "g d"], count: int
+) -> tuple[Int64[Tensor, " c"], Int64[Tensor, " c"], Float64[Tensor, " c"]]:
+    """Pairs of a query and an item that hold all of its `count` nearest and what is as near as the last of them, ordered by query,
+    then by item; and their cosines, exactly. `rough`: the gallery, rounded or as it is.
+
+    What lies twice the error of a rounded product below the last of the nearest is none of them. The rest, few, are computed
+    exactly, unless they are too many.
+    """
+    least = 0.0 if rough is gallery else 2 * off(queries.shape[1])
+    near = queries.to(rough.dtype) @ rough.T
+    query, item = (near >= near.topk(count).values[:, -1:] - least).nonzero(as_tuple=True)
+    if rough is gallery:
+        return query, item, near[query, item]
+    if len(query) > SHARE_BY_PAIR * near.numel():
+        return _candidates(queries, gallery, gallery, count)
+    pairs = zip(query.split(PAIRS_AT_ONCE), item.split(PAIRS_AT_ONCE), strict=True)
+    return query, item, torch.cat([(queries[one] * gallery[other]).sum(dim=1) for one, other in pairs])
 
 
 def retrieval(queries: Float[Tensor, "n d"], gallery: Float[Tensor, "n d"], category: Int[Tensor, " n"]) -> Retrieval:
