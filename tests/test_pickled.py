@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.imports.pickled import load_pickled, plain
+from pipeline.imports.pickled import load_pickled, load_pickled_list, mapped, plain
 from pipeline.stage import ObjectError
 
 ARRAYS = {
@@ -152,3 +152,48 @@ def test_a_plain_array_is_no_object(tmp_path):
     np.save(file, np.zeros(3))
     with pytest.raises(ObjectError, match="not one pickled dictionary"):
         load_pickled(tmp_path, file.getvalue())
+
+
+def many(place, shape, code: bytes) -> None:
+    """An .npy file with an array of so many objects, as far as it says."""
+    with open(place, "wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(np.empty(shape, object))
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(code)
+
+
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_a_mapped_list_is_read_as_it_was_and_its_arrays_are_views(protocol, tmp_path):
+    objects = np.empty(3, object)
+    objects[:] = [{"xyz": np.arange(size, dtype=np.float32)} for size in (10, 5_000, 50_000)]
+    many(tmp_path / "a.npy", 3, pickle.dumps(objects, protocol=protocol))
+    found = load_pickled_list(tmp_path / "a.npy", mapped(tmp_path / "a.npy"))
+    for one, other in zip(found, objects, strict=True):
+        np.testing.assert_array_equal(plain(one["xyz"]), other["xyz"])
+        assert not plain(one["xyz"]).flags.writeable
+    if protocol in (3, 4):  # the ones that numpy.save takes
+        large = plain(found[2]["xyz"])
+        while isinstance(large.base, np.ndarray):
+            large = large.base
+        assert isinstance(large.base, memoryview)
+
+
+def test_long_texts_of_python_2_in_a_mapped_file_are_arrays(tmp_path):
+    content = bytes(range(256)) * 20
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    size = len(content).to_bytes(4, "little")
+    many(tmp_path / "a.npy", 5120, b"\x80\x02" + array + b"(K\x01J" + size + b"\x85" + dtype + b"\x89T" + size + content + b"tb.")
+    assert bytes(load_pickled_list(tmp_path / "a.npy", mapped(tmp_path / "a.npy"))) == content
+
+
+def test_a_list_that_does_not_have_what_it_states_is_refused(tmp_path):
+    objects = np.empty(3, object)
+    for stated, holds in ((2, objects), (3, np.array(None))):
+        many(tmp_path / "a.npy", stated, pickle.dumps(holds, protocol=3))
+        with pytest.raises(ObjectError) as error:
+            load_pickled_list(tmp_path / "a.npy", mapped(tmp_path / "a.npy"))
+        assert error.value.reason == "unreadable"
+    with pytest.raises(ObjectError) as error:
+        load_pickled(tmp_path / "a.npy", mapped(tmp_path / "a.npy"))
+    assert error.value.reason == "not_npy"

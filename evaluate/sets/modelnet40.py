@@ -31,8 +31,8 @@ CLASSES = (
 
 
 def modelnet40(place: str, part: Half) -> Benchmark:
-    """The test or training half, from a folder that holds it. Raises ValueError, ObjectError."""
-    root = Path(place)
+    """The test or training half, from the folder that holds it, or a file in there. Raises ValueError, ObjectError."""
+    root = Path(place).parent if Path(place).is_file() else Path(place)
     if (root / "test_pc.npy").is_file():
         return _openshape(root, part)
     for folder in (root, root / "modelnet40_normal_resampled"):

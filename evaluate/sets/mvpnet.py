@@ -52,8 +52,8 @@ def mvpnet(place: str, part: Half) -> Benchmark:
 
 
 def names_above(place: str) -> dict[str, str]:
-    """Names of MVImgNet's classes, by their numbers, from mvimgnet_category.txt in a folder (of a URI that alone) or up to two above;
-    empty where there is none. Raises ValueError: it cannot be read."""
+    """Names of MVImgNet's classes, by their numbers, from mvimgnet_category.txt in a folder (of a URI that alone) or up to two
+    above; empty where there is none. Raises ValueError: it cannot be read."""
     folders = [place]
     while len(folders) < _ABOVE and "://" not in place:
         folders.append(posixpath.dirname(folders[-1]))
