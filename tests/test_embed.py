@@ -218,7 +218,9 @@ def test_a_second_teacher_encodes_all_and_touches_no_other_table(finished, tmp_p
     assert embed_all(finished, teacher=teacher) == [15, 4]
     other = [replace(stage, teacher=teacher).writes for stage in (IMAGES, TEXTS)]
     assert {table.name for table in other} == versions(finished).keys() - before.keys()
-    assert {name: version for name, version in versions(finished).items() if name in before} == before
+    after = versions(finished)
+    assert after.pop("runs") > before.pop("runs")  # who worked, and how long, is the corpus' own affair
+    assert {name: version for name, version in after.items() if name in before} == before
     for mine, theirs in zip((IMAGES.writes, TEXTS.writes), other, strict=True):
         one, two = rows_of(finished, mine), rows_of(finished, theirs)
         assert one.keys() == two.keys() and all(one[id]["embedding"] != two[id]["embedding"] for id in one)
