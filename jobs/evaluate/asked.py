@@ -86,10 +86,12 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One method on one benchmark. `trained`: None: not known. `leaks`: None: nothing to compare with."""
+    """One method on one benchmark. `trained`: None: not known. `leaks`: None: nothing to compare with. `opened`: the benchmark as it
+    was opened, which has the objects that --without-leaks takes out of `benchmark`."""
 
     method: Method
     benchmark: Benchmark
+    opened: Benchmark
     trained: TrainedOn | None
     leaks: Leaks | None
 
@@ -232,7 +234,7 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
             found = None if trained is None else leaks(trained, benchmark, near=asked.near)
             for line in lines(found, method.encoder.card):
                 asked.say(f"{method.name}: {line}")
-        trials.append(Trial(method=method, benchmark=benchmark, trained=trained, leaks=found))
+        trials.append(Trial(method=method, benchmark=benchmark, opened=benchmark, trained=trained, leaks=found))
     if not trials:
         raise Refusal("no method can be evaluated on any of the benchmarks")
     return [rest for benchmark in opened for rest in without_leaks(benchmark, trials)] if asked.without_leaks else trials

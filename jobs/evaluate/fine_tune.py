@@ -61,7 +61,7 @@ def main(job: Job) -> int:
     if of_views := [trial.method.name for trial in trials if trial.method.reads == "views"]:
         raise Refusal(f"{of_views[0]} reads views, and only encoders of points are fine-tuned: probe it instead")
     job.say(f"settings     {', '.join(f'{name} {value}' for name, value in _protocol(settings).items())}")
-    return finish(job, [result for trial in trials for result in _results(job, settings, trial, training[id(trial.benchmark)])])
+    return finish(job, [result for trial in trials for result in _results(job, settings, trial, training[id(trial.opened)])])
 
 
 def _results(job: Job, settings: FineTune, trial: Trial, training: Benchmark) -> list[Result]:

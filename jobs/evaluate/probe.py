@@ -51,7 +51,7 @@ def main(job: Job) -> int:
     opened = opened_halves(job)
     training = {id(test): train for train, test in opened}
     trials = trials_of(job, [test for _, test in opened])
-    return finish(job, [result for trial in trials for result in _results(job, trial, training[id(trial.benchmark)])])
+    return finish(job, [result for trial in trials for result in _results(job, trial, training[id(trial.opened)])])
 
 
 def opened_halves(asked: Asked) -> list[tuple[Benchmark, Benchmark]]:
