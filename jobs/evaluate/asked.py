@@ -86,8 +86,8 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One method on one benchmark. `trained`: None: not known. `leaks`: None: nothing to compare with. `opened`: the benchmark as it
-    was opened, which has the objects that --without-leaks takes out of `benchmark`."""
+    """One method on one benchmark. `trained`: None: not known. `leaks`: None: nothing to compare with. `opened`: the benchmark as
+    it was opened, with the objects that --without-leaks takes out of `benchmark`."""
 
     method: Method
     benchmark: Benchmark
