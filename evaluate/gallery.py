@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from jaxtyping import Float32
 
+from evaluate.retrieval import cosines
 from pipeline.embed import half_unit
 from pipeline.stage import Made, Task, Work
 from pipeline.store import Corpus
@@ -35,6 +37,8 @@ INDEX, PROBES = "IVF_FLAT", 20
 # More new rows than this share of the indexed ones: the index's cells are found anew.
 RETRAIN_SHARE = 0.5
 
+# A cosine in float32 may be off by this, whatever the order of its additions; what may be among the nearest is computed exactly.
+ROUNDING = 1e-3
 # Ids and unit vectors, in batches.
 Vectors = Iterator[tuple[list[str], Float32[np.ndarray, "b d"]]]
 
@@ -237,11 +241,12 @@ def nearest(
     query = query / np.linalg.norm(query)
     best: list[Hit] = []
     for ids, some in vectors:
-        scores = some @ query
-        order = np.argsort(-scores, kind="stable")
-        allowed = (row for row in order if ids[row] not in without and (among is None or ids[row] in among))
-        batch = [Hit(ids[row], float(scores[row])) for row, _ in zip(allowed, range(count), strict=False)]
-        best = sorted(best + batch, key=lambda hit: -hit.score)[:count]  # stable: of equals the earlier stays ahead
+        floor = best[-1].score if len(best) == count else -np.inf
+        rows = [row for row in np.flatnonzero(some @ query >= floor - ROUNDING) if ids[row] not in without]
+        rows = [row for row in rows if among is None or ids[row] in among]
+        scores = cosines(torch.from_numpy(query[None]), torch.from_numpy(some[rows]))[0].tolist()
+        found = [Hit(ids[row], score) for row, score in zip(rows, scores, strict=True)]
+        best = sorted(best + found, key=lambda hit: -hit.score)[:count]  # stable: of equals the earlier stays ahead
     return best
 
 

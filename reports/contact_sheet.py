@@ -27,6 +27,7 @@ STRIP = (384, 96)  # room for a failure's thumbnail, pixels
 BESIDE = 640  # width of what is said beside it
 RANK = 84  # width of the column of ranks and scores
 LARGE, LARGE_LINE = 28, 38  # size of a query's text, and how far its lines are apart
+ONE_COLOR = 8  # standard deviation of a channel, 0..255, below which colours count as one
 # Where an object without views is looked at from: azimuths and height in degrees; the unit sphere is whole in the picture.
 AZIMUTHS, HEIGHT, DISTANCE, FOCAL = (30, 120, 210, 300, 75, 255), 25, 3.2, 1.45
 
@@ -125,7 +126,10 @@ def search_sheet(
 
 
 def views_around(points: Row, count: int, tile: int) -> list[Image.Image]:
-    """Pictures of a row of POINTS from at most `count` sides, from a little above, `tile` pixels square."""
+    """Pictures of a row of POINTS from at most `count` sides, from a little above, `tile` pixels square. Of points that are all of
+    one colour nothing but an outline would be seen: they are drawn as points without colour."""
+    if points["rgb"] is not None and np.asarray(points["rgb"]).reshape(-1, 3).std(axis=0).max() < ONE_COLOR:
+        points = points | {"rgb": None}
     pictures = []
     for azimuth in np.radians(AZIMUTHS[:count]):
         height = np.radians(HEIGHT)
