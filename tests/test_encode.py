@@ -19,7 +19,7 @@ from schemas.corpus import CorpusError
 from schemas.tables import POINTS, VIEWS
 from trainer.card import PointInput, ViewInput
 from trainer.checkpoints import built, load, save
-from trainer.encode import Encoder
+from trainer.encode import Encoder, order_drawn, points_taken, views_drawn
 from trainer.pictures import pixels, squared
 
 from test_checkpoints import CARDS  # isort: skip
@@ -109,6 +109,48 @@ def test_so_many_points_as_the_card_says_are_taken_always_the_same_in_their_orde
     np.testing.assert_array_equal(seen(encoder, xyz, rgb, up="+y")[0], places)
     assert seen(seeing(points=60), xyz, up="+y")[0].shape == seen(seeing(points=None), xyz, up="+y")[0].shape == (1, 60, 3)
     assert seen(seeing(points=100), xyz, up="+y")[0].shape == (1, 60, 3)  # fewer are taken as they are
+
+
+def test_another_seed_takes_other_points(cloud):
+    xyz, rgb = cloud
+    encoder = seeing(points=25, normalisation="none")
+    first, again, other = (seen(encoder, xyz, rgb, up="+y", seed=seed)[0] for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert {tuple(place) for place in other[0]} <= {tuple(place) for place in xyz.astype(np.float32)}
+    np.testing.assert_array_equal(seen(encoder, xyz, rgb, up="+y")[0], seen(encoder, xyz, rgb, up="+y", seed=0)[0])
+
+
+def test_of_a_cloud_with_fewer_points_so_many_are_drawn_with_replacement_where_that_is_asked_for(cloud):
+    xyz, rgb = cloud
+    encoder = seeing(points=6000, normalisation="none")
+    places, colors = seen(encoder, xyz, rgb, up="+y", short="with replacement")
+    assert places.shape == (1, 6000, 3)
+    own = {tuple(place): number for number, place in enumerate(xyz.astype(np.float32))}
+    drawn = np.array([own[tuple(place)] for place in places[0]])
+    np.testing.assert_array_equal(colors[0], rgb[drawn].astype(np.float32) / 255)
+    counts = np.bincount(drawn, minlength=60)  # 100 each, standard deviation 10
+    assert 50 < counts.min() and counts.max() < 150 and 5 < counts.std() < 15
+    assert not np.array_equal(seen(encoder, xyz, rgb, up="+y", short="with replacement", seed=1)[0], places)
+    # A cloud that has as many, or more, is not drawn from with replacement.
+    for points in (60, 25):
+        places, _ = seen(seeing(points=points, normalisation="none"), xyz, rgb, up="+y", short="with replacement")
+        assert len({tuple(place) for place in places[0]}) == points
+
+
+def test_what_is_taken_of_a_cloud():
+    for count, wanted, short in ((60, None, "with replacement"), (60, 60, "with replacement"), (60, 100, "as they are")):
+        assert points_taken(count, wanted, seed=0, short=short) is None
+    assert sorted(order_drawn(1000, 5).tolist()) == list(range(1000)) != order_drawn(1000, 5).tolist()
+
+
+def test_views_are_drawn_for_each_object_its_own_all_alike_likely():
+    drawn = np.array([[views_drawn(f"a/{number}", 12, 5, seed) for number in range(200)] for seed in range(5)])
+    assert (np.diff(drawn, axis=-1) > 0).all() and drawn.min() == 0 and drawn.max() == 11
+    counts = np.bincount(drawn.ravel())  # 5,000 draws, 417 each; a standard deviation of 16
+    assert 340 < counts.min() and counts.max() < 500
+    assert len({tuple(views) for views in drawn[0]}) > 100 and len({tuple(seed.ravel()) for seed in drawn}) == 5
+    assert views_drawn("a/7", 3, 3, 9).tolist() == [0, 1, 2]
 
 
 def test_up_is_said_and_turned_to_the_canonical_frame(cloud):
@@ -257,6 +299,39 @@ def test_a_corpus_of_views_is_embedded_object_by_object(filled):
             rows = sorted((row for row in views if row["object_id"] == id), key=lambda row: row["view"])
             own = [Image.open(io.BytesIO(row["image"])) for row in rows]
             np.testing.assert_array_equal(vector, encoder.pictures(own, unit=False)[0])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_stored_points_are_taken_in_an_order_drawn_by_seed(filled, batch):
+    root, clouds, _ = filled
+    encoder = seeing(points=500)
+    made = dict(
+        pair for ids, vectors in encoder.corpus(root, batch=batch, unit=False, seed=4) for pair in zip(ids, vectors, strict=True)
+    )
+    order = order_drawn(10_000, 4)[:500].numpy()
+    assert order.tolist() != sorted(order.tolist()) and len(set(order.tolist())) == 500
+    for id, row in clouds.items():
+        xyz = row["xyz"].reshape(-1, 3)[order]
+        rgb = None if row["rgb"] is None else row["rgb"].reshape(-1, 3)[order]
+        np.testing.assert_array_equal(made[id], encoder.points(xyz, rgb, up="+y", unit=False)[0])
+
+
+def test_so_many_stored_views_are_drawn_and_objects_with_fewer_left_out(filled):
+    root, _, views = filled
+    encoder = watching(size=32)
+    for seed in (0, 1, 2):
+        for batch in (1, 32):
+            pairs = [
+                pair
+                for ids, vectors in encoder.corpus(root, batch=batch, unit=False, views=2, seed=seed)
+                for pair in zip(ids, vectors, strict=True)
+            ]
+            assert [id for id, _ in pairs] == ["a/2", "a/0", "a/1"]
+            for id, vector in pairs:
+                rows = sorted((row for row in views if row["object_id"] == id), key=lambda row: row["view"])
+                own = [Image.open(io.BytesIO(rows[place]["image"])) for place in views_drawn(id, len(rows), 2, seed)]
+                np.testing.assert_array_equal(vector, encoder.pictures(own, unit=False)[0])
+    assert [id for ids, _ in encoder.corpus(root, views=3) for id in ids] == ["a/1"]
 
 
 def test_only_the_objects_that_are_wanted_are_embedded(filled):

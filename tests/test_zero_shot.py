@@ -47,6 +47,22 @@ def test_classes_count_alike_in_their_mean():
     assert found.class_mean == pytest.approx((1 + 0 + 1) / 3)  # nothing is of class 1
 
 
+def test_each_class_is_told_with_its_objects_and_one_without_any_has_no_share():
+    objects = torch.eye(4)[[0, 0, 0, 0, 1, 2]]
+    found = zero_shot(objects, torch.eye(4), torch.tensor([0, 0, 0, 3, 3, 2]))
+    assert found.per_class == ((1.0, 3), (None, 0), (1.0, 1), (0.0, 2))
+
+
+def test_the_classes_together_are_the_whole():
+    chance = torch.Generator().manual_seed(0)
+    classes, labels = torch.randn(7, 4, generator=chance), torch.randint(7, (500,), generator=chance)
+    found = zero_shot(classes[labels] + torch.randn(500, 4, generator=chance), classes, labels)
+    assert 0.2 < found.top[0] < 0.9
+    assert sum(count for _, count in found.per_class) == 500
+    assert sum(share * count for share, count in found.per_class) / 500 == pytest.approx(found.top[0])
+    assert sum(share for share, _ in found.per_class) / 7 == pytest.approx(found.class_mean)
+
+
 def test_embeddings_that_are_all_the_same_score_what_one_class_has():
     found = zero_shot(torch.ones(8, 3), torch.ones(5, 3), torch.tensor([0, 1, 2, 3, 4, 4, 4, 4]))
     assert found.top == (1 / 8, 3 / 8, 1.0)
