@@ -23,7 +23,7 @@ TOP = (1, 3, 5)
 STEP = 2.0**-25
 QUERIES_AT_ONCE = 512
 # Pairs whose cosines are computed one by one; and from which share of all pairs on one matrix product of all is faster.
-PAIRS_AT_ONCE, SHARE_BY_PAIR = 8192, 1 / 64
+PAIRS_AT_ONCE, SHARE_BY_PAIR = 512, 1 / 64
 
 
 @dataclass(frozen=True)
