@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from evaluate.sets.modelnet40 import CLASSES
+from evaluate.sets import modelnet40, scanobjectnn
 from evaluate.sets.named import BENCHMARKS, open_benchmark
 from pipeline.stage import ObjectError
 from pipeline.store import Corpus
@@ -72,7 +72,14 @@ def test_openshapes_modelnet40_is_read_as_it_was_saved(openshape):
 
 
 def test_the_classes_are_the_alphabets():
-    assert list(CLASSES) == sorted(CLASSES) and len(set(CLASSES)) == 40
+    assert list(modelnet40.CLASSES) == sorted(modelnet40.CLASSES) and len(set(modelnet40.CLASSES)) == 40
+
+
+def test_the_classes_are_those_of_the_official_lists(assets):
+    names = (assets / "eval" / "modelnet40" / "modelnet40_shape_names.txt").read_text().replace("_", " ")
+    assert modelnet40.CLASSES == tuple(names.splitlines())
+    names = (assets / "eval" / "scanobjectnn" / "training_data" / "shape_names_ext.txt").read_text()
+    assert scanobjectnn.CLASSES == tuple(names.split())
 
 
 def test_opening_a_large_pickle_copies_none_of_its_clouds(openshape):
@@ -302,13 +309,13 @@ def test_broken_files_of_scanobjectnn_are_refused(scans):
 
 def test_openshapes_scanobjectnn(tmp_path):
     data = {"xyz": np.stack([cloud(0), cloud(1)]), "label": np.array([14, 0])}
-    for colors in ({}, {"rgb": np.full((2, 5, 3), 0.4)}):
+    for colors in ({}, {"rgb": np.full((2, 5, 3), 0.25)}):
         saved(tmp_path / "xyz_label.npy", data | colors)
         for place in (tmp_path, tmp_path / "xyz_label.npy"):
             found = open_benchmark(f"scanobjectnn={place}")
             assert labels_of(found) == ["toilet", "bag"]
             np.testing.assert_array_equal(found.cloud(1).xyz, cloud(1))
-            assert (found.cloud(1).rgb == 102).all() if colors else found.cloud(1).rgb is None
+            assert (found.cloud(1).rgb == 64).all() if colors else found.cloud(1).rgb is None
     with pytest.raises(ValueError, match="does not tell the halves apart"):
         open_benchmark(f"scanobjectnn-obj-only={tmp_path}/xyz_label.npy")
     for broken, why in (
