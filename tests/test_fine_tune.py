@@ -7,11 +7,16 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from labelled_shapes import POINTBERT, checkpoint, form, labelled_corpus, same_weights, scanobjectnn
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from evaluate import fine_tune as tuning
 from evaluate.benchmark import Benchmark, Cloud
 from evaluate.fine_tune import Classifier, Clouds, FineTune, classified, clouds, fine_tune, fresh, save_tuned
+from evaluate.linear_probe import halves as halves_of
+from evaluate.result import load as load_results
+from jobs.__main__ import main
 from pipeline.stage import ObjectError
 from separable import separable
 from trainer.card import Card, PointInput
@@ -22,14 +27,10 @@ from trainer.encoders.pointbert import PointBert, PointBertConfig
 from trainer.encoders.uni3d import Uni3d, Uni3dConfig
 
 CPU = torch.device("cpu")
-POINTBERT = PointBertConfig(
-    dim=32, depth=2, heads=2, hidden=64, head_width=16, sa_dim=32, groups=16, radius=0.5, group_size=16, out=24
-)
 UNI3D = Uni3dConfig(
-    width=32, depth=2, heads=2, hidden=64, flavour="swiglu", groups=8, group_size=16, pc_encoder_dim=32, out=24, patch_dropout=0.25
+    width=32, depth=2, heads=2, hidden=64, flavour="swiglu", groups=8, group_size=16, pc_encoder_dim=32, out=16, patch_dropout=0.25
 )
 QUICK = FineTune(points=128, epochs=8, batch=16, lr=2e-3)
-AXES = np.array([[1, 1, 1], [1, 0.2, 1], [0.2, 1, 0.2]])  # a ball, a disc, a stick
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +54,7 @@ def shapes(objects: int, seed: int, *, up="+y", points: int = 300) -> Benchmark:
     labels = np.arange(objects) % 3
 
     def cloud(number: int) -> Cloud:
-        rng = np.random.default_rng([seed, number])
-        xyz = rng.normal(size=(points, 3))
-        xyz *= AXES[labels[number]] * rng.uniform(0.8, 1.25, 3) / np.linalg.norm(xyz, axis=1, keepdims=True)
-        return Cloud(rng.uniform(1, 9) * xyz + rng.normal(size=3), None, up)
+        return Cloud(form(labels[number], np.random.default_rng([seed, number]), points), None, up)
 
     ids = tuple(f"{seed}/{number}" for number in range(objects))
     return Benchmark(name="shapes", variant="made", classes=("ball", "disc", "stick"), ids=ids, labels=labels, cloud=cloud)
@@ -291,5 +289,72 @@ def test_a_fresh_encoder_is_of_its_seed_and_has_learnt_nothing():
 def test_an_encoder_reads_what_it_read_before_its_tokens_could_be_had():
     encoder = Encoder(fresh(card(POINTBERT), 0).eval(), card(POINTBERT), CPU)
     cloud = shapes(3, 0).cloud(1)
-    assert encoder.points(cloud.xyz, up="+y").shape == (1, 24)
+    assert encoder.points(cloud.xyz, up="+y").shape == (1, 16)
     assert set(fresh(card(POINTBERT), 0).state_dict()) == set(PointBert(POINTBERT).state_dict())
+
+
+# As a job
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    return scanobjectnn(folder), checkpoint(folder / "encoder")
+
+
+def run(scans, out, *arguments) -> list[str]:
+    place, encoder = scans
+    asked = ["evaluate", "fine-tune", f"scanobjectnn-pb-t50-rs={place}", "--encoder", str(encoder), "--no-near", "-o", str(out)]
+    return [*asked, *arguments]
+
+
+def test_an_encoder_is_tuned_on_the_official_files_and_beside_it_a_fresh_one(scans, tmp_path):
+    told = ["--epochs", "3", "--batch", "8", "--points", "128", "--lr", "2e-3", "--seeds", "2", "--scratch", "--save"]
+    before = {file.name: file.read_bytes() for file in scans[1].iterdir()}
+    assert main(run(scans, tmp_path / "out", *told)) == 0
+    tuned, scratch = load_results(tmp_path / "out")
+    assert (tuned.task, tuned.benchmark, tuned.objects, tuned.classes) == ("fine-tuning", "scanobjectnn-pb-t50-rs", 12, 15)
+    assert tuned.method == "encoder, fine-tuned" and scratch.method == "encoder, its architecture from scratch"
+    assert scratch.trained_on == "nothing before" and tuned.trained_on is None
+    for one in (tuned, scratch):
+        last, best = one.figures["top-1"].values, one.figures["best-on-test top-1"].values
+        assert len(last) == len(best) == 2 and all(most >= share for most, share in zip(best, last, strict=True))
+        assert one.per_class.keys() == {"bin", "chair", "table"}
+        assert (one.settings["training objects"], one.settings["epochs"], one.settings["batch"]) == (24, 3, 8)
+        assert one.settings["the head reads"] == "tokens"
+    assert {file.name: file.read_bytes() for file in scans[1].iterdir()} == before
+    [folder] = (tmp_path / "out").glob("*-fine-tuned")
+    assert not same_weights(load(folder)[0], load(scans[1])[0])
+    test = clouds_of(scans[0], 128)
+    classifier = Classifier(load(folder)[0], 15)
+    classifier.load_state_dict(load_file(folder / tuning.HEAD), strict=False)
+    right = (classified(classifier, test, 128) == test.labels.numpy()).mean()
+    assert right == tuned.figures["top-1"].values[0]
+
+
+def clouds_of(place, points: int) -> Clouds:
+    _, test = halves_of(f"scanobjectnn-pb-t50-rs={place}")
+    return clouds(test, PointInput(points=256), points, device=CPU)
+
+
+def test_objects_of_a_corpus_are_learnt_from_as_well(scans, tmp_path, capsys):
+    labelled_corpus(tmp_path / "corpus", objects=24, train=16)
+    told = ["evaluate", "fine-tune", f"shapes={tmp_path / 'corpus'}", "--encoder", str(scans[1]), "--epochs", "1", "--points", "64"]
+    assert main([*told, "--no-near", "-o", str(tmp_path / "out"), "--json"]) == 0
+    [found] = load_results(tmp_path / "out")
+    assert (found.objects, found.settings["training objects"]) == (8, 16)
+    assert json.loads(capsys.readouterr().out)["results"][0]["task"] == "fine-tuning"
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (("--epochs", "0"), "--epochs 0: must be more than 0"),
+        (("--lr", "-1"), "--lr -1.0: must be"),
+        (("--teacher", "ViT-B-32:laion2b_s34b_b79k"), "stored embeddings do not learn"),
+        (("--points", "8"), "16 farthest points of clouds of 8 points"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(scans, tmp_path, capsys, told, sentence):
+    assert main(run(scans, tmp_path / "out", *told)) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,11 +1,20 @@
 """Probes on frozen features: what they learn, what they are given, and that nothing else learns."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
+from labelled_shapes import checkpoint, labelled_corpus, scanobjectnn
 
 from evaluate import linear_probe
 from evaluate.benchmark import Benchmark, Cloud
-from evaluate.linear_probe import STRENGTHS, accuracy, drawn, halved, probe
+from evaluate.linear_probe import STRENGTHS, accuracy, drawn, halved, halves, probe
+from evaluate.result import load
+from jobs.__main__ import main
+from schemas.check import to_table
+from schemas.tables import SPLITS
+from separable import STAGE, TEACHER
 from trainer.validation import is_held_out
 
 
@@ -144,3 +153,108 @@ def test_halves_share_nothing_and_what_no_encoder_saw_is_tested_on():
         assert half.labels.tolist() == [number % 2 for number in numbers]
         assert [half.cloud(place).xyz[0, 0] for place in range(len(numbers))] == numbers
         assert [half.file(place) for place in range(len(numbers))] == [f"{number}.ply" for number in numbers]
+
+
+def test_official_halves_are_taken_where_there_are_any(tmp_path):
+    labelled_corpus(tmp_path / "corpus", objects=40, train=30)
+    train, test = halves(f"shapes={tmp_path / 'corpus'}")
+    assert set(train.ids) == {f"test/{number}" for number in range(30)} and len(test.ids) == 10
+    assert train.classes == test.classes == tuple(f"class {number}" for number in range(4))
+    scanobjectnn(tmp_path / "scans", train=6, test=3)
+    nobg = tmp_path / "scans/h5_files/main_split_nobg"
+    nobg.mkdir()
+    for half in ("training", "test"):
+        shutil.copy(nobg.parent / f"main_split/{half}_objectdataset_augmentedrot_scale75.h5", nobg / f"{half}_objectdataset.h5")
+    train, test = halves(f"scanobjectnn-pb-t50-rs={tmp_path / 'scans'}")
+    assert (len(train.ids), len(test.ids)) == (6, 3) and train.classes == test.classes
+    with pytest.raises(ValueError, match="both halves as one"):
+        halves(f"scanobjectnn={tmp_path / 'scans'}")
+
+
+# As a job
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A corpus with labels and no official halves, and an encoder."""
+    folder = tmp_path_factory.mktemp("probe")
+    corpus = labelled_corpus(folder / "corpus")
+    seen = [STAGE | {"object_id": id, "split": "seen"} for id in of_test_half()[:10]]
+    corpus.append(SPLITS, corpus.write(SPLITS, to_table(SPLITS, seen)))
+    return folder / "corpus", checkpoint(folder / "encoder")
+
+
+def of_test_half() -> list[str]:
+    return [id for id in (f"test/{number}" for number in range(96)) if is_held_out(id, 0.5)]
+
+
+def run(made, out, *arguments) -> list[str]:
+    corpus, encoder = made
+    return ["evaluate", "probe", f"shapes={corpus}", "--encoder", str(encoder), "--no-near", "-o", str(out), *arguments]
+
+
+def test_probes_of_an_encoder_and_of_the_mean_of_views(made, tmp_path, capsys):
+    before = {file.name: file.read_bytes() for file in made[1].iterdir()}
+    told = ["--teacher", TEACHER, "--shots", "1", "4", "all", "--seeds", "3"]
+    assert main(run(made, tmp_path / "out", *told, "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    results = load(tmp_path / "out")
+    assert len(printed["results"]) == len(results) == 6
+    test = of_test_half()
+    for one in results:
+        few = one.settings["shots"] is not None
+        assert one.task == ("few-shot" if few else "linear probe")
+        assert len(one.figures["top-1"].values) == one.settings["seeds"] == (3 if few else 1)
+        assert (one.objects, one.missing, one.classes) == (len(test), 0, 4)
+        assert sum(count for _, count in one.per_class.values()) == len(test)
+        hits = sum(share * count for share, count in one.per_class.values())
+        assert hits / len(test) == pytest.approx(one.figures["top-1"].mean)
+        assert one.settings["labelled objects"] == (4 * one.settings["shots"] if few else 96 - len(test))
+    encoder, teacher = results[:3], results[3:]
+    assert {one.fed for one in encoder} == {"points"} and {one.fed for one in teacher} == {"all views"}
+    # The teacher's vectors lie around their class's direction; even an encoder of no training sees that the forms differ.
+    assert teacher[2].figures["top-1"].values == (1.0,) and teacher[1].figures["top-1"].mean == 1.0
+    assert encoder[2].figures["top-1"].mean > 0.8
+    assert encoder[1].figures["top-1"].spread is not None
+    assert {file.name: file.read_bytes() for file in made[1].iterdir()} == before
+
+
+def test_the_same_question_has_the_same_answer(made, tmp_path):
+    figures = []
+    for out in ("one", "two"):
+        assert main(run(made, tmp_path / out, "--shots", "2", "--seeds", "4", "--json")) == 0
+        figures += [one.figures for one in load(tmp_path / out)]
+    assert figures[0] == figures[1]
+
+
+def test_objects_that_were_trained_on_can_be_left_out_of_the_test(made, tmp_path):
+    told = ["--trained-on", f"{made[0]}#seen", "--shots", "all"]
+    assert main(run(made, tmp_path / "with", *told)) == 0
+    assert main(run(made, tmp_path / "without", *told, "--without-leaks")) == 0
+    [with_leaks], [without] = load(tmp_path / "with"), load(tmp_path / "without")
+    assert with_leaks.leaks["id"] == 10 and without.leaks["id"] == 0
+    assert without.objects == with_leaks.objects - 10
+    assert without.settings["labelled objects"] == with_leaks.settings["labelled objects"] == 96 - len(of_test_half())
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (("--shots", "0"), "--shots 0: must be whole numbers from 1 on, or all"),
+        (("--shots", "many"), "--shots many: must be"),
+        (("--seeds", "0"), "--seeds"),
+        (("--strength", "-1"), "--strength"),
+    ],
+)
+def test_wrong_arguments_are_refused(made, tmp_path, capsys, told, sentence):
+    assert main(run(made, tmp_path / "out", *told)) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_without_a_training_half_is_refused(made, tmp_path, capsys):
+    place = scanobjectnn(tmp_path, train=3, test=3)
+    (place / "h5_files/main_split/training_objectdataset_augmentedrot_scale75.h5").unlink()
+    asked = ["evaluate", "probe", f"scanobjectnn-pb-t50-rs={place}", "--encoder", str(made[1]), "-o", str(tmp_path / "out")]
+    assert main(asked) == 2
+    assert "holds no training half of PB_T50_RS" in capsys.readouterr().err
