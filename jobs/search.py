@@ -195,7 +195,7 @@ def allowed(job: Job, corpus: Corpus) -> Collection[str] | None:
     try:
         ids = objects.to_table(columns=["object_id"], filter=" AND ".join(conditions))["object_id"].to_pylist()
     except (ValueError, OSError) as error:
-        told = str(error).splitlines()[0].partition(", /")[0]  # what follows is a place in Lance's own code
+        told = str(error).splitlines()[0].partition(", /")[0].rstrip(".")  # what follows is a place in Lance's own code
         columns = ", ".join(objects.schema.names)
         raise Refusal(f"--where {job.where!r} is no condition on the table objects ({told}). Its columns: {columns}") from error
     if not ids:
