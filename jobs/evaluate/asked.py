@@ -176,7 +176,13 @@ def methods(asked: Asked, opened: list[Benchmark]) -> list[Method]:
     """The encoders, loaded, and the teacher. Raises Refusal for what is not there, or stands in no teacher's space."""
     if not asked.encoder and not asked.teacher:
         raise Refusal("say what to evaluate: --encoder CHECKPOINT, or --teacher ARCH:PRETRAINED for the mean of its views")
+    if len(set(asked.encoder)) < len(asked.encoder):
+        raise Refusal("--encoder: one of them is given twice")
     found = [_encoder(place, asked.device) for place in asked.encoder]
+    names = [one.name for one in found]
+    found = [
+        replace(one, name=place) if names.count(one.name) > 1 else one for one, place in zip(found, asked.encoder, strict=True)
+    ]
     if asked.teacher:
         name = teacher_in_tables(asked.teacher)
         roots = [one.corpus for one in opened if one.corpus]
@@ -185,8 +191,6 @@ def methods(asked: Asked, opened: list[Benchmark]) -> list[Method]:
         identities = [Reader.at(root).teacher_of(name) for root in roots]
         weights = next((said["weights_sha256"] for said in identities if said), None)
         found.append(Method(name="mean of views", encoder=None, teacher=name, weights_sha256=weights))
-    if twice := [one.name for number, one in enumerate(found) if one.name in [other.name for other in found[:number]]]:
-        raise Refusal(f"{twice[0]} is named twice")
     return found
 
 
