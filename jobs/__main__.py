@@ -31,6 +31,8 @@ JOBS = {
     "evaluate retrieval": "captions, pictures and shapes look up shapes, as MRD's tables have it",
     "search": "objects by a text, a picture, a mesh or their like",
     "evaluate zero-shot": "the class whose name is nearest, on the published benchmarks",
+    "evaluate probe": "few-shot and linear probes on frozen embeddings",
+    "evaluate fine-tune": "an encoder of points and a head learn a benchmark's classes",
     "evaluate table": "several evaluations side by side, and beside the published",
     "status": "what is done, still to do and failed, per stage",
     "retry": "forget failures, so that the next run tries again",
