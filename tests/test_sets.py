@@ -242,21 +242,23 @@ def scans(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "labels", "clouds"),
+    ("name", "told", "part", "labels", "clouds"),
     [
-        ("scanobjectnn", "test", ["chair", "bag", "toilet", "table", "chair"], [0, 1, 2, 50, 51]),
-        ("scanobjectnn-obj-only", "train", ["chair", "bag", "toilet"], [0, 1, 2]),
-        ("scanobjectnn-obj-only", "test", ["table", "chair"], [50, 51]),
-        ("scanobjectnn-obj-bg", "train", ["chair", "bag", "toilet"], [100, 101, 102]),
-        ("scanobjectnn-obj-bg", "test", ["table", "chair"], [150, 151]),
-        ("scanobjectnn-pb-t50-rs", "test", ["table", "table", "chair"], [200, 201, 202]),
+        ("scanobjectnn", "OBJ_ONLY", "test", ["chair", "bag", "toilet", "table", "chair"], [0, 1, 2, 50, 51]),
+        ("scanobjectnn-obj-only", "OBJ_ONLY", "train", ["chair", "bag", "toilet"], [0, 1, 2]),
+        ("scanobjectnn-obj-only", "OBJ_ONLY", "test", ["table", "chair"], [50, 51]),
+        ("scanobjectnn-obj-bg", "OBJ_BG", "train", ["chair", "bag", "toilet"], [100, 101, 102]),
+        ("scanobjectnn-obj-bg", "OBJ_BG", "test", ["table", "chair"], [150, 151]),
+        ("scanobjectnn-pb-t50-rs", "PB_T50_RS", "test", ["table", "table", "chair"], [200, 201, 202]),
     ],
 )
-def test_each_variant_of_scanobjectnn_is_of_its_own_files(scans, name, part, labels, clouds):
+def test_each_variant_of_scanobjectnn_is_of_its_own_files(scans, name, told, part, labels, clouds):
+    halves = "both halves" if name == "scanobjectnn" else "training half" if part == "train" else "test half"
     for place in (scans, scans / "h5_files"):
         found = open_benchmark(f"{name}={place}", part=part)
         assert labels_of(found) == labels and len(found.classes) == 15 and found.name == name
-        assert len(set(found.ids)) == len(labels) and f"{len(labels)} objects" in found.variant
+        assert len(set(found.ids)) == len(labels)
+        assert found.variant == f"{told}, {halves}"
         for number, seed in enumerate(clouds):
             one = found.cloud(number)
             np.testing.assert_array_equal(one.xyz, cloud(seed, 8))

@@ -106,7 +106,7 @@ class Variant:
 
         return Benchmark(
             name=self.name,
-            variant=f"{variant}, {len(owner):,} objects",
+            variant=variant,
             classes=CLASSES,
             ids=tuple(f"scanobjectnn/{one.place.stem}/{row}" for one, row in owner),
             labels=np.concatenate([one.labels for one in sets]),
@@ -122,7 +122,7 @@ class Variant:
         instances = _instances(_beside(root, "object_labels.txt")) if self.folder == OBJ_ONLY.folder else None
         return Benchmark(
             name=self.name,
-            variant=f"{variant}, {len(there):,} objects",
+            variant=variant,
             classes=CLASSES,
             ids=tuple(f"scanobjectnn/{name.removesuffix('.bin')}" for name in there),
             labels=np.array([objects[name] for name in there], np.int64),
