@@ -14,16 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float32
 
 from evaluate.benchmark import Benchmark
+from evaluate.duplicates import Clouds, alike, near_duplicates, of_benchmark, of_corpus
 from pipeline.assets.asset import sha256_of
 from pipeline.imports.splits import read_split
 from schemas.corpus import CorpusError, Reader, quote
 from schemas.tables import OBJECTS, POINTS, SPLITS, VIEWS
 from trainer.card import Card
-from trainer.validation import divided
+from trainer.validation import divided, means_of_views
 
 LISTS = (".json", ".csv", ".txt")  # what read_split reads; anything else is a corpus
 ID, HASH, NEAR = "id", "hash", "near-duplicate"
@@ -122,14 +125,15 @@ def leaks(trained: TrainedOn, benchmark: Benchmark, *, near: bool = True) -> Lea
     theirs, why_not = _hashes_of(benchmark) if trained.sha256 else ({}, f"no hashes of {trained.told} are known")
     known = set(by_id)
     by_hash = [pair for pair in _same_hashes(trained.sha256, theirs) if pair not in known]
+    shapes, why_not_near = _near(trained, benchmark, known.union(by_hash)) if near else ([], "not asked for")
     return Leaks(
         benchmark=benchmark.name,
         objects=len(benchmark.ids),
         trained=trained.told,
         by_id=_in_order(by_id, benchmark),
         by_hash=_in_order(by_hash, benchmark),
-        near=(),
-        asked={ID: None, HASH: why_not, NEAR: "it was not to be asked"},
+        near=_in_order(shapes, benchmark),
+        asked={ID: None, HASH: why_not, NEAR: why_not_near},
     )
 
 
@@ -219,6 +223,41 @@ def _same_hashes(trained: dict[str, str], theirs: dict[str, str]) -> list[tuple[
     return [(their, id) for id, sha256 in trained.items() if sha256 in named for their in named[sha256]]
 
 
-def _in_order(pairs: list[tuple[str, str]], benchmark: Benchmark) -> tuple[tuple[str, str], ...]:
+def _near(trained: TrainedOn, benchmark: Benchmark, known: set[tuple[str, str]]) -> tuple[list[tuple[str, str, float]], str | None]:
+    """Pairs of the same shape that are not known otherwise, and why there are none."""
+    parts = [part for part in (trained, *trained.also) if part.root]
+    if not parts:
+        return [], f"the points of {trained.told} are not at hand: give their corpus, --trained-on ROOT"
+    theirs = of_benchmark(benchmark)
+    found: dict[tuple[str, str], float] = {}
+    for part in parts:
+        ours = of_corpus(part.root, keep=part.ids, version=part.versions and part.versions[POINTS.name])
+        pairs = near_duplicates(theirs, ours, also=_seen_alike(part, ours, benchmark, theirs))
+        found |= {(theirs.ids[i], ours.ids[j]): apart for i, j, apart in pairs}
+    return [(*pair, apart) for pair, apart in found.items() if pair not in known], None
+
+
+def _seen_alike(trained: TrainedOn, ours: Clouds, benchmark: Benchmark, theirs: Clouds) -> list[tuple[int, int]]:
+    """Further pairs to compare, where both are in corpora that one teacher has embedded: those whose views look alike."""
+    if benchmark.corpus is None:
+        return []
+    corpora = Reader.at(benchmark.corpus), Reader.at(trained.root)
+    for teacher in corpora[0].teachers():
+        if teacher in corpora[1].teachers() and corpora[0].teacher_of(teacher) == corpora[1].teacher_of(teacher):
+            return alike(*(
+                _means(corpus, teacher, clouds.ids) for corpus, clouds in zip(corpora, (theirs, ours), strict=True)
+            ))  # fmt: skip
+    return []
+
+
+def _means(corpus: Reader, teacher: str, ids: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+    """Mean embedding of each object's views, not a number for those without any."""
+    table = corpus.need(f"image_embeddings/{teacher}")
+    means = means_of_views(corpus, teacher, list(ids), table.version)
+    nothing = np.full(table.schema.field("embedding").type.value_type.list_size, np.nan, np.float32)
+    return np.array([means.get(id, nothing) for id in ids], np.float32).reshape(len(ids), -1)
+
+
+def _in_order(pairs: list[tuple], benchmark: Benchmark) -> tuple[tuple, ...]:
     number = {id: number for number, id in enumerate(benchmark.ids)}
     return tuple(sorted(pairs, key=lambda pair: (number[pair[0]], pair[1])))
