@@ -6,15 +6,15 @@ PartNetE's: Liu et al., "PartSLIP" (CVPR 2023). Each has its own rule of which p
 Where the official files are read: evaluate/sets/shapenetpart.py, evaluate/sets/partnete.py.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
-# What a part counts in a shape that truly has none of it. "absent is right": ShapeNetPart's, of PointNet and PartDistill: 1 where it
-# is not predicted either, 0 where it is. "absent is left out": PartNetE's, of PartSLIP: nothing, whether or not it is predicted.
+# What a part counts in a shape that truly has none of it. "absent is right", ShapeNetPart's, of PointNet and PartDistill: 1 where
+# it is not predicted either, 0 where it is. "absent is left out", PartNetE's, of PartSLIP: nothing, whether or not it is predicted.
 Rule = Literal["absent is right", "absent is left out"]
 NO_PART = -1
 
@@ -79,9 +79,10 @@ class PartBenchmark:
 
 @dataclass(frozen=True)
 class PartSegmentation:
-    """`shapes`: how many there were of each category. `categories`: the mean over a category's parts of their means over its shapes,
-    which for "absent is right" is also the mean over its shapes. `overall`: mean over categories, what PartDistill and PartSLIP
-    report; `instances`: mean over all shapes. Parts that no shape of the category has are left out by "absent is left out"."""
+    """`shapes`: how many there were of each category. `categories`: the mean over a category's parts of their means over its
+    shapes, which for "absent is right" is also the mean over its shapes. `overall`: mean over categories, what PartDistill and
+    PartSLIP report; `instances`: mean over all shapes. Parts that no shape of the category has are left out by "absent is left
+    out"."""
 
     shapes: dict[str, int]
     categories: dict[str, float]
@@ -94,9 +95,9 @@ def part_ious(
 ) -> Float64[np.ndarray, " {parts}"]:
     """Intersection over union of each part of a shape; NaN for a part that the rule leaves out.
 
-    Both are numbers within the category, 0.. ; a point of no part has -1, truly so only in PartNetE, whose rule alone allows it: any
-    part predicted there is wrong. Raises ValueError for a true part that the category does not have; a predicted one that it does
-    not have is merely wrong.
+    Both are numbers within the category, 0.. ; a point of no part has -1, truly so only in PartNetE, whose rule alone allows it:
+    any part predicted there is wrong. Raises ValueError for a true part that the category does not have; a predicted one that it
+    does not have is merely wrong.
     """
     least = 0 if rule == "absent is right" else NO_PART
     if not ((least <= truth) & (truth < parts)).all():
@@ -123,6 +124,11 @@ def part_segmentation(
     ious: dict[str, list[Float64[np.ndarray, " _r"]]] = {}
     for category, predicted, truth in shapes:
         ious.setdefault(category, []).append(part_ious(predicted, truth, parts[category], rule))
+    return of_ious(ious)
+
+
+def of_ious(ious: Mapping[str, Sequence[Float64[np.ndarray, " _r"]]]) -> PartSegmentation:
+    """The figures of each category's shapes, from their `part_ious`."""
     of = {category: np.stack(ious[category]) for category in sorted(ious)}
     means = {category: _mean(_mean(table, axis=0)) for category, table in of.items()}
     return PartSegmentation(
@@ -133,9 +139,9 @@ def part_segmentation(
     )
 
 
-def shape_iou(predicted: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], parts: int, rule: Rule) -> float:
-    """The mean over a shape's parts, as in `part_ious`; NaN: none of them counts."""
-    return float(_mean(part_ious(predicted, truth, parts, rule)))
+def shape_iou(ious: Float64[np.ndarray, " r"]) -> float:
+    """The mean over a shape's parts, given their `part_ious`; NaN: none of them counts."""
+    return float(_mean(ious))
 
 
 def _mean(values: Float64[np.ndarray, "*n"], axis: int | None = None) -> Float64[np.ndarray, "*m"] | np.float64:

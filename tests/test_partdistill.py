@@ -3,23 +3,25 @@
 import math
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 import torch
+from lamps import lamp, taught_lamp, view_of, write_units
 
 from evaluate.part_segmentation import part_ious
-from render.maps import encoded_depth
+from trainer.chance import Stream, permutation
 from trainer.partdistill.distill import (
     PAPER,
     RELEASED,
     Augment,
+    Distillation,
     Settings,
     align,
     augmented,
     believed,
     distill,
     logits_of,
+    parts_of,
     some_points,
     turns,
 )
@@ -223,19 +225,6 @@ def test_units_are_scored_by_the_student():
 # Units
 
 
-def write_units(file, part, probability, truth):
-    """A preprocess.h5 as the released code reads it."""
-    file.parent.mkdir(parents=True)
-    views, points = 10, len(probability)
-    with h5py.File(file, "w") as stored:
-        stored["xyz"] = np.arange(3.0 * points).reshape(points, 3)
-        stored["cls_view"] = np.zeros((views, points, len(part)), np.int64)
-        stored["conf_view"] = np.zeros((views, *probability.shape), np.float32)
-        stored["cls_bbox"] = np.array([part], np.int64)
-        stored["conf_bbox"] = probability
-        stored["gt_semantic_seg"] = truth
-
-
 def test_the_released_format(tmp_path):
     file = tmp_path / "03636649" / "abc" / "extracted" / "preprocess.h5"
     probability = np.zeros((4, 2, 3), np.float32)
@@ -269,13 +258,6 @@ def test_units_are_padded_with_such_as_cover_nothing():
     assert batch.part.tolist() == [[1, 0, 0], [1, 0, 2]]
     assert batch.covered.int().tolist() == [[[1, 0, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
     assert batch.xyz.shape == (2, 2, 3)
-
-
-def view_of(number, depth, seen, pixels):
-    """A row of MAPS as far as units ask for it."""
-    height, width = depth.shape
-    row = {"view": number, "width": width, "height": height, "seen": seen, "pixels": pixels}
-    return row | encoded_depth(depth.astype(np.float32), unit=1e-3)
 
 
 def test_a_unit_per_box_of_the_points_seen_in_it():
@@ -317,65 +299,7 @@ def test_a_view_that_shows_no_point_has_no_units():
     assert (units.part.shape, units.score.shape) == ((0,), (2, 0))
 
 
-# Made lamps: a foot with a rod, and a shade into which the rod goes
-
-PIXELS, BASE, SHADE = 24, 0, 1
-
-
-def lamp(chance, points=400):
-    """Points and parts of a lamp standing on the origin, of chance proportions."""
-    height, shade, foot = chance.uniform(1.2, 2.0), chance.uniform(0.4, 0.7), chance.uniform(0.3, 0.5)
-    around = chance.uniform(0, 2 * np.pi, points)
-    part = np.repeat([BASE, BASE, SHADE], [points // 4, points // 4, points - 2 * (points // 4)])
-    along = chance.uniform(0, 1, points)
-    radius = np.select([np.arange(points) < points // 4, part == BASE], [foot * np.sqrt(along), 0.04], shade * (1 - along / 2))
-    up = np.select([np.arange(points) < points // 4, part == BASE], [0.0, along * height * 0.9], height * (0.7 + 0.3 * along))
-    xyz = np.stack([radius * np.cos(around), up, radius * np.sin(around)], axis=1).astype(np.float32)
-    order = chance.permutation(points)
-    return xyz[order], part[order]
-
-
-def views_of(xyz, count=4):
-    """Rows of MAPS of orthographic views from around; a view sees the nearest point in each pixel."""
-    middle = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
-    size = 1.1 * np.abs(xyz - middle).max()
-    for number in range(count):
-        angle = np.pi * (2 * number + 1) / count
-        across = (xyz - middle) @ [np.cos(angle), 0, -np.sin(angle)]
-        toward = (xyz - middle) @ [np.sin(angle), 0, np.cos(angle)]
-        column, row = (((one / size + 1) / 2 * PIXELS).astype(int) for one in (across, middle[1] - xyz[:, 1]))
-        pixel = row * PIXELS + column
-        nearest_first = np.argsort(-toward, kind="stable")
-        seen = np.sort(nearest_first[np.unique(pixel[nearest_first], return_index=True)[1]])
-        depth = np.full(PIXELS**2, np.nan)
-        depth[pixel[seen]] = 10 - toward[seen]
-        yield view_of(number, depth.reshape(PIXELS, PIXELS), seen, pixel[seen])
-
-
-def boxes_of(views, part, chance):
-    """What a detector makes of the views: the parts' boxes, with shaken edges; at times the shade is missed, or is a foot, and that
-    it is surer of."""
-    for view in views:
-        down, across = np.divmod(np.asarray(view["pixels"]), PIXELS)
-        for number in (BASE, SHADE):
-            mine = part[view["seen"]] == number
-            tight = across[mine].min(), down[mine].min(), across[mine].max() + 1, down[mine].max() + 1
-            edges = tuple(float(edge) for edge in np.array(tight) + chance.normal(0, 0.7, 4))
-            fate = chance.uniform()
-            if number == SHADE and fate < 0.3:
-                yield Box(view["view"], edges, BASE, 0.95), False
-            elif fate < 0.9:
-                yield Box(view["view"], edges, number, float(chance.uniform(0.5, 0.8))), True
-
-
-def taught_lamp(chance):
-    """Units of a lamp, its true parts, and which of the units are good."""
-    xyz, part = lamp(chance)
-    views = list(views_of(xyz))
-    boxes, good = zip(*boxes_of(views, part, chance), strict=True)
-    units = of_boxes(xyz, views, boxes)
-    assert len(units.part) == len(boxes)  # so that `good` is of the units
-    return units, part, np.array(good)
+# Made lamps
 
 
 def mean_iou(predicted, truth):
@@ -515,6 +439,62 @@ def test_one_shape_alone_teaches_a_head(lamps, distilled):
         assert iou > teacher
         again = align(student, units, FEW)
         assert all(torch.equal(value, again.state_dict()[name]) for name, value in aligned.state_dict().items())
+
+
+# Going on, choosing, asking
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_what_is_kept_of_an_epoch_is_all_that_the_next_one_needs(lamps, stop):
+    """Stopped before backward distillation begins, and while it lasts."""
+    settings = replace(FEW, epochs=4, window=1, threshold=math.inf)  # begins with the third epoch
+    shapes = [units for units, _, _ in lamps[:6]]
+    whole = Distillation(student_of(), shapes, settings, torch.Generator().manual_seed(0))
+    stopped = Distillation(student_of(), shapes, settings, torch.Generator().manual_seed(0))
+    for one in (whole, stopped):
+        for _ in range(stop):
+            one.epoch()
+    again = Distillation(student_of(), shapes, settings, torch.Generator())
+    again.load(stopped.state())
+    while not whole.finished:
+        assert whole.epoch() == again.epoch()
+    assert again.finished and [epoch.backward for epoch in again.done] == [False, False, True, True]
+    assert all(torch.equal(value, again.student.state_dict()[name]) for name, value in whole.student.state_dict().items())
+
+
+def test_backward_distillation_starts_from_the_best_if_there_is_a_judge(lamps):
+    """The figure falls from epoch to epoch: the third begins with the first student, and that is the result."""
+    settings = replace(FEW, epochs=3, window=1, threshold=math.inf)
+    shapes, seen = [units for units, _, _ in lamps[:4]], []
+
+    def figure(student):
+        seen.append({name: value.clone() for name, value in student.state_dict().items()})
+        return -len(seen)
+
+    taught = Distillation(student_of(), shapes, settings, torch.Generator().manual_seed(0), figure)
+    taught.epoch(), taught.epoch()
+    believing = student_of()
+    believing.load_state_dict(seen[0])
+    taught.epoch()
+    assert all(torch.equal(mine, believed(believing, shape)) for mine, shape in zip(taught.beliefs, shapes, strict=True))
+    assert [epoch.figure for epoch in taught.done] == [-1, -2, -3]
+    taught.take_best()
+    assert all(torch.equal(value, seen[0][name]) for name, value in taught.student.state_dict().items())
+
+
+def test_every_point_of_a_shape_is_asked_as_many_at_a_time_as_taught(lamps):
+    student, sizes = student_of(), []
+    student.extractor.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(inputs[0].shape[:2])))
+    xyz = lamps[0][0].xyz
+    part = parts_of(student, xyz, 150, seed=1, batch=2)
+    assert sizes == [(2, 150), (1, 150)] and part.shape == (400,)
+    sizes.clear()
+    whole = parts_of(student, xyz, 400, seed=1)
+    assert sizes == [(1, 400)]
+    order = permutation(torch.tensor([1]), Stream.SHUFFLE, 400)[0].numpy()
+    shuffled = logits_of(student, xyz[order]).argmax(1).numpy()
+    assert np.array_equal(whole[order], shuffled)
+    assert len(parts_of(student, xyz[:40], 150, seed=1)) == 40  # fewer than it was taught by: some are seen twice
 
 
 # When backward distillation starts

@@ -66,8 +66,8 @@ PAPER = replace(RELEASED, form="per unit", weights="effective number", rate=0.00
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is left of an epoch: its mean loss, whether it was one of backward distillation, the learning rate, and the figure of the
-    student after it (None: it is not judged)."""
+    """What is left of an epoch: its mean loss, whether it was one of backward distillation, the learning rate, and the figure of
+    the student after it (None: it is not judged)."""
 
     loss: float
     backward: bool

@@ -64,7 +64,7 @@ class StudentCard:
 @dataclass(frozen=True, kw_only=True)
 class Judge:
     """Shapes with true parts that settle which epoch's student is kept. `figure`: of predicted and true parts of one shape, the
-    larger the better; the student is judged by its mean."""
+    larger the better, NaN for a shape that does not count; the student is judged by its mean."""
 
     by: SettledBy
     shapes: Sequence[tuple[np.ndarray, Int64[np.ndarray, " n"]]]
@@ -197,8 +197,8 @@ def teach(run: Run, progress: Callable[..., AbstractContextManager[Any]] = unsee
 
 
 def built(config: StudentConfig, encoder: Path | None, seed: int) -> Student:
-    """A student whose head is chance, of `seed`, and so is its encoder unless a file of weights is given. Raises TrainingStopped for
-    a file that does not fit."""
+    """A student whose head is chance, of `seed`, and so is its encoder unless a file of weights is given. Raises TrainingStopped
+    for a file that does not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Student(config)
@@ -211,9 +211,17 @@ def built(config: StudentConfig, encoder: Path | None, seed: int) -> Student:
     return student
 
 
+def device_of(asked: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """ "auto" takes a GPU if there is one. Raises ValueError for "cuda" without one."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine shows no GPU: --device cpu, or auto")
+    return torch.device("cpu" if asked == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
 def mean_figure(student: Student, judge: Judge, points: int, seed: int) -> float:
     """The mean of a judge's figure over its shapes."""
-    return float(np.mean([judge.figure(parts_of(student, xyz, points, seed), truth) for xyz, truth in judge.shapes]))
+    figures = [judge.figure(parts_of(student, xyz, points, seed), truth) for xyz, truth in judge.shapes]
+    return float(np.nanmean(figures))
 
 
 # ------------------------------------------------------------------------------------------------------------------------- on disk
@@ -273,7 +281,8 @@ def _check_settings(run: Run) -> None:
     before = json.loads(path.read_text())
     if different := [name for name in told if before.get(name) != told[name]]:
         raise TrainingStopped(
-            f"{run.out} holds a run with other settings ({', '.join(different)}; see {RUN}): go on with those, or take another --out"
+            f"{run.out} holds a run with other settings ({', '.join(different)}; see {RUN}): go on with those, or take another "
+            "--out"
         )
 
 
