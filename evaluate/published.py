@@ -10,10 +10,18 @@ from dataclasses import dataclass
 
 from evaluate.result import Task
 
-# How many objects and classes the benchmarks have, in zero-shot classification and retrieval. "scanobjectnn" is OBJ_ONLY, both
-# halves together.
+# How many objects and classes the benchmarks have. "scanobjectnn" is OBJ_ONLY, both halves together.
 OBJECTS = {"objaverse-lvis": 46_205, "modelnet40": 2_468, "scanobjectnn": 2_890, "mvpnet": 16_636}
-CLASSES = {"objaverse-lvis": 1_156, "modelnet40": 40, "scanobjectnn": 15, "mvpnet": 238}
+TEST_OBJECTS = {
+    "modelnet40": 2_468,
+    "scanobjectnn-obj-only": 581,
+    "scanobjectnn-obj-bg": 581,
+    "scanobjectnn-pb-t50-rs": 2_882,
+    "shapenetpart": 2_874,
+}
+CLASSES = {"objaverse-lvis": 1_156, "modelnet40": 40, "mvpnet": 238} | dict.fromkeys(
+    ("scanobjectnn", "scanobjectnn-obj-only", "scanobjectnn-obj-bg", "scanobjectnn-pb-t50-rs"), 15
+)
 
 TEACHERS = {
     "bigG": "ViT-bigG-14:laion2b_s39b_b160k",

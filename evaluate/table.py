@@ -8,14 +8,14 @@ One table per task, benchmark, variant and way of looking up, sorted by the firs
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import jinja2
 
-from evaluate.published import CLASSES, OBJECTS, Published, published
+from evaluate.published import CLASSES, OBJECTS, TEST_OBJECTS, Published, published
 from evaluate.result import Figure, Result, Task
 
 WIDTH = 120  # columns of the terminal
@@ -45,18 +45,21 @@ NAMES = {
 }
 TOLD = ("way", "shots", "seeds")  # settings that a table says elsewhere
 LEAKED = {"id": "by id", "hash": "by the hash of the file", "near-duplicate": "as near-duplicates"}
-# Tasks that ask all objects of a benchmark; the others have halves.
+# Tasks that ask all objects of a benchmark; the others are asked of its test half.
+PUBLISHED_WAYS = ("", "text to 3d", "3d to text")  # of looking up
 _WHOLE: tuple[Task, ...] = ("zero-shot", "retrieval")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """`figures`: those of the table's columns that it has. `source`: number of the table's source; None: evaluated here."""
+    """`figures`: those of the table's columns that it has. `parameters`: millions, where published. `source`: number of the table's
+    source; None: evaluated here."""
 
     method: str
     fed: str
     trained_on: str
     teacher: str
+    parameters: float | None
     objects: int | None
     figures: dict[str, Figure]
     source: int | None
@@ -92,25 +95,39 @@ def tables(results: Sequence[Result]) -> list[Table]:
 def _table(way: str, results: list[Result]) -> Table:
     first = results[0]
     columns = tuple(dict.fromkeys(name for one in results for name in one.figures))
-    others = [one for one in published(first.task, first.benchmark) if set(columns) & set(one.figures)]
+    others = [one for one in published(first.task, first.benchmark) if set(columns) & set(one.figures) and way in PUBLISHED_WAYS]
     sources = tuple(dict.fromkeys(one.source for one in others))
     rows = [_ours(one) for one in results] + [_theirs(one, sources.index(one.source) + 1, columns) for one in others]
     rows.sort(key=lambda row: (-row.figures[columns[0]].mean if columns[0] in row.figures else 0.0, row.source or 0))
     named = NAMES.get(first.benchmark, first.benchmark)
-    judged = [(_called(one), _keeping(one), _differing(one, others)) for one in results]
+    kept: dict[str, list[Result]] = {}  # by what keeps them from being compared
+    for one in results:
+        if why := "; ".join(_keeping(one)):
+            kept.setdefault(why, []).append(one)
     return Table(
         title=f"{TITLES[first.task]} on {named}" + (f", {way}" if way else ""),
         about=_about(first, others, named),
         columns=columns,
         rows=tuple(rows),
-        warnings=tuple(f"{name}: {why}" for name, kept, _ in judged for why in kept),
-        differences=tuple((name, tuple(said)) for name, _, said in judged),
+        warnings=tuple(f"{_named(those, results)}: {why}" for why, those in kept.items()),
+        differences=tuple(_told([(f"{one.method} ({_fed(one)})", _differing(one, others)) for one in results])),
         sources=sources,
     )
 
 
-def _called(result: Result) -> str:
-    return f"{result.method} ({_fed(result)})"
+def _named(those: list[Result], results: list[Result]) -> str:
+    return "all" if len(those) == len(results) > 1 else ", ".join(dict.fromkeys(one.method for one in those))
+
+
+def _told(differing: list[tuple[str, list[str]]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What all have in common once, then what each has for itself."""
+    (_, first), *rest = differing
+    common = [one for one in first if all(one in said for _, said in rest)] if rest else []
+    if common:
+        yield "all", tuple(common)
+    for name, said in differing:
+        if own := tuple(one for one in said if one not in common):
+            yield name, own
 
 
 def _fed(result: Result) -> str:
@@ -125,6 +142,7 @@ def _ours(result: Result) -> Row:
         fed=_fed(result),
         trained_on=result.trained_on or "not known",
         teacher=result.teacher,
+        parameters=None,
         objects=result.objects,
         figures=result.figures,
         source=None,
@@ -138,6 +156,7 @@ def _theirs(row: Published, source: int, columns: Iterable[str]) -> Row:
         fed=row.fed,
         trained_on=row.trained_on,
         teacher=row.teacher or "not known",
+        parameters=row.parameters,
         objects=OBJECTS.get(row.benchmark) if row.task in _WHOLE else None,
         figures={name: Figure((row.figures[name],)) for name in columns if name in row.figures},
         source=source,
@@ -159,11 +178,15 @@ def _about(result: Result, others: Sequence[Published], named: str) -> str:
 def _keeping(result: Result) -> list[str]:
     """What keeps a result from being compared with the published ones."""
     kept = []
-    whole, classes = (of.get(result.benchmark) if result.task in _WHOLE else None for of in (OBJECTS, CLASSES))
+    whole = (OBJECTS if result.task in _WHOLE else TEST_OBJECTS).get(result.benchmark)
+    classes = CLASSES.get(result.benchmark)
+    apart = []
     if whole and result.objects < COMPLETE * whole:
-        kept.append(f"NOT comparable: {result.objects:,} of the {whole:,} objects that published figures are of")
-    if classes and result.classes != classes:
-        kept.append(f"NOT comparable: {result.classes:,} classes to choose among, not {classes:,}")
+        apart.append(f"{result.objects:,} of the {whole:,} objects that published figures are of")
+    if classes and result.classes not in (classes, None):
+        apart.append(f"{result.classes:,} classes to choose among, not {classes:,}")
+    if apart:
+        kept.append(f"NOT comparable: {', '.join(apart)}")
     if leaked := {way: count for way, count in (result.leaks or {}).items() if count}:
         ways = ", ".join(f"{count:,} {LEAKED[way]}" for way, count in leaked.items())
         kept.append(f"LEAKED: {sum(leaked.values()):,} of its {result.objects:,} objects were trained on ({ways})")
@@ -222,7 +245,7 @@ def _markdown(table: Table) -> str:
     lines += [f"| {' | '.join(heads)} |", f"| {' | '.join('---:' if right else '---' for right in numbers)} |"]
     for row in table.rows:
         cells = [
-            f"{MARK} {row.method}" if row.ours else row.method,
+            f"{MARK} {row.method}" if row.ours else row.method + (f" ({row.parameters:g} M)" if row.parameters else ""),
             row.fed,
             row.trained_on,
             row.teacher,
@@ -272,7 +295,7 @@ def _text(table: Table) -> str:
         widths[place] -= min(max(too_long, 0), max(widths[place] - least, 0))
 
     def line(row: Sequence[str]) -> str:
-        fitted = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(row, widths, strict=True)]
+        fitted = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
         justify = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
         return "  ".join(side(cell, width) for side, cell, width in zip(justify, fitted, widths, strict=True)).rstrip()
 
@@ -283,6 +306,13 @@ def _text(table: Table) -> str:
         lines += _wrapped(f"{MARK} {name}: {'; '.join(said)}", "  ")
     lines += [kept for number, source in enumerate(table.sources, 1) for kept in _wrapped(f"[{number}] {source}", "    ")]
     return "\n".join(lines)
+
+
+def _cut(words: str, width: int) -> str:
+    """What is too long without its end; the place of a corpus, without its beginning."""
+    if len(words) <= width:
+        return words
+    return f"…{words[1 - width :]}" if "/" in words else f"{words[: width - 1]}…"
 
 
 def _aligned(figure: Figure | None, spread: bool) -> str:
