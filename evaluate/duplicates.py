@@ -104,20 +104,21 @@ def near_duplicates(
 ) -> list[tuple[int, int, float]]:
     """Pairs of the same shape: number of the one, number of the other, and their `distance`, by number. `others` None: among
     themselves, each pair once. `also`: pairs that are to be compared whatever their descriptors are. `progress` is told how many
-    pairs are compared, of how many."""
+    clouds are described and pairs compared, of how many."""
     within, others = others is None, some if others is None else others
-    mine = descriptors(some)
-    theirs = mine if within else descriptors(others)
+    clouds = len(some.ids) + (0 if within else len(others.ids))
+    mine = descriptors(some, lambda done: progress(done, clouds))
+    theirs = mine if within else descriptors(others, lambda done: progress(len(some.ids) + done, clouds))
     compared, reach = _measured(others)
     near = {(i, j) for i, j in candidates(mine @ compared, theirs @ compared, MOST + within, reach)}
     pairs = np.array(sorted({*near, *also}), np.int64).reshape(-1, 2)
     if within:
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
-    return list(_proven(some, others, pairs, progress))
+    return list(_proven(some, others, pairs, lambda done: progress(clouds + done, clouds + len(pairs))))
 
 
 def _proven(
-    some: Clouds, others: Clouds, pairs: Int64[np.ndarray, "p 2"], progress: Callable[[int, int], None]
+    some: Clouds, others: Clouds, pairs: Int64[np.ndarray, "p 2"], progress: Callable[[int], None]
 ) -> Iterator[tuple[int, int, float]]:
     firsts = np.unique(pairs[:, 0])
     done = 0
@@ -128,7 +129,7 @@ def _proven(
             found = pool.map(lambda pair, left=left, right=right: distance(left[pair[0]], right[pair[1]]), block.tolist())
             yield from ((i, j, far) for (i, j), far in zip(block.tolist(), found, strict=True) if far <= SAME)
             done += len(block)
-            progress(done, len(pairs))
+            progress(done)
 
 
 def _samples(clouds: Clouds, numbers: Int64[np.ndarray, " n"]) -> dict[int, Float32[np.ndarray, "m 3"]]:
@@ -143,7 +144,7 @@ def _samples(clouds: Clouds, numbers: Int64[np.ndarray, " n"]) -> dict[int, Floa
 # ----------------------------------------------------------------------------------------------------------------- descriptors
 
 
-def descriptors(clouds: Clouds) -> Float32[np.ndarray, "n d"]:
+def descriptors(clouds: Clouds, progress: Callable[[int], None] = lambda done: None) -> Float32[np.ndarray, "n d"]:
     """A row for each cloud; not a number for those that cannot be read or have too few distinct points."""
     rows = np.full((len(clouds.ids), 2 * QUANTILES + 3), np.nan, np.float32)
     for begin in range(0, len(rows), AT_ONCE):
@@ -152,6 +153,7 @@ def descriptors(clouds: Clouds) -> Float32[np.ndarray, "n d"]:
             sample = None if xyz is None else _sample(xyz, DESCRIBED)
             if sample is not None:
                 rows[number] = descriptor(sample)
+        progress(int(numbers[-1]) + 1)
     return rows
 
 

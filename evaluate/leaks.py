@@ -9,7 +9,7 @@ published one somebody must say it, with lists as OpenShape publishes them (meta
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,9 @@ class Leaks:
             seen.update(told[way])
         return told
 
-    def trained_ids(self) -> list[str]:
+    def trained_ids(self) -> set[str]:
         """The objects trained on that are in the benchmark: what to hold out."""
-        return sorted({pair[1] for pairs in (self.by_id, self.by_hash, self.near) for pair in pairs})
+        return {pair[1] for pairs in (self.by_id, self.by_hash, self.near) for pair in pairs}
 
 
 def trained_on(card: Card, *, lists: Sequence[str] = ()) -> TrainedOn | None:
@@ -116,16 +116,23 @@ def listed(place: str) -> TrainedOn:
     return TrainedOn(f"{place}, {len(ids):,} objects", ids, known, corpus.root, None)
 
 
-def leaks(trained: TrainedOn, benchmark: Benchmark, *, near: bool = True) -> Leaks:
+def leaks(
+    trained: TrainedOn,
+    benchmark: Benchmark,
+    *,
+    near: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Leaks:
     """Compare. An object that has another name in another collection made of the same is the same: MVPNet's clouds are MVImgNet's
     objects, a ShapeNet model is filed under several synsets, Objaverse's part of Objaverse-XL is Objaverse.
 
-    `near`: also compare shapes, which takes a while; else ids and hashes alone. Raises CorpusError and ObjectError."""
+    `near`: also compare shapes, which takes a while (`progress`: see evaluate.duplicates.near_duplicates); else ids and hashes
+    alone. Raises CorpusError and ObjectError."""
     by_id = _same_ids(trained.ids, benchmark.ids)
     theirs, why_not = _hashes_of(benchmark) if trained.sha256 else ({}, f"no hashes of {trained.told} are known")
     known = set(by_id)
     by_hash = [pair for pair in _same_hashes(trained.sha256, theirs) if pair not in known]
-    shapes, why_not_near = _near(trained, benchmark, known.union(by_hash)) if near else ([], "not asked for")
+    shapes, why_not_near = _near(trained, benchmark, known.union(by_hash), progress) if near else ([], "not asked for")
     return Leaks(
         benchmark=benchmark.name,
         objects=len(benchmark.ids),
@@ -223,7 +230,9 @@ def _same_hashes(trained: dict[str, str], theirs: dict[str, str]) -> list[tuple[
     return [(their, id) for id, sha256 in trained.items() if sha256 in named for their in named[sha256]]
 
 
-def _near(trained: TrainedOn, benchmark: Benchmark, known: set[tuple[str, str]]) -> tuple[list[tuple[str, str, float]], str | None]:
+def _near(
+    trained: TrainedOn, benchmark: Benchmark, known: set[tuple[str, str]], progress: Callable[[int, int], None]
+) -> tuple[list[tuple[str, str, float]], str | None]:
     """Pairs of the same shape that are not known otherwise, and why there are none."""
     parts = [part for part in (trained, *trained.also) if part.root]
     if not parts:
@@ -232,7 +241,7 @@ def _near(trained: TrainedOn, benchmark: Benchmark, known: set[tuple[str, str]])
     found: dict[tuple[str, str], float] = {}
     for part in parts:
         ours = of_corpus(part.root, keep=part.ids, version=part.versions and part.versions[POINTS.name])
-        pairs = near_duplicates(theirs, ours, also=_seen_alike(part, ours, benchmark, theirs))
+        pairs = near_duplicates(theirs, ours, also=_seen_alike(part, ours, benchmark, theirs), progress=progress)
         found |= {(theirs.ids[i], ours.ids[j]): apart for i, j, apart in pairs}
     return [(*pair, apart) for pair, apart in found.items() if pair not in known], None
 
