@@ -22,7 +22,7 @@ WIDTH = 120  # columns of the terminal
 COMPLETE = 0.99  # share of a benchmark's objects from which on a figure is one of the whole
 SHOWN_CLASSES = 12  # of the worst, and of the best
 MARK = "▶"  # of what was evaluated here
-LEAST = {2: 14, 0: 16, 1: 8}  # columns of words that are cut where a terminal's line is too long, in this order, and down to what
+LEAST = {2: 12, 0: 14, 1: 8}  # columns of words that are cut where a terminal's line is too long, in this order, and down to what
 
 TITLES: dict[Task, str] = {
     "zero-shot": "Zero-shot classification",
@@ -224,11 +224,15 @@ def _said(value: object) -> str:
 
 def percent(figure: Figure | None) -> str:
     """One decimal, with its spread over seeds; a dash for what is not there."""
-    return _mean(figure) + (f" ± {100 * figure.spread:.1f}" if figure and figure.spread is not None else "")
+    return _mean(figure) + _spread(figure).replace("±", " ± ")
 
 
 def _mean(figure: Figure | None) -> str:
     return f"{100 * figure.mean:.1f}" if figure else "–"
+
+
+def _spread(figure: Figure | None) -> str:
+    return f"±{100 * figure.spread:.1f}" if figure and figure.spread is not None else ""
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -275,16 +279,14 @@ def text(results: Sequence[Result]) -> str:
 def _text(table: Table) -> str:
     heads = [["", "method"], ["", "saw"], ["", "trained on"], ["", "objects"]]
     heads += [["", name] if " " not in name else name.split(" ", 1) for name in table.columns] + [["", "from"]]
-    spread = {
-        name: any(name in row.figures and row.figures[name].spread is not None for row in table.rows) for name in table.columns
-    }
+    spread = {name: max(len(_spread(row.figures.get(name))) for row in table.rows) for name in table.columns}
     cells = [
         [
             f"{MARK} {row.method}" if row.ours else f"  {row.method}",
             row.fed,
             row.trained_on,
             "–" if row.objects is None else f"{row.objects:,}",
-            *(_aligned(row.figures.get(name), spread[name]) for name in table.columns),
+            *(_mean(row.figures.get(name)) + _spread(row.figures.get(name)).ljust(spread[name]) for name in table.columns),
             "here" if row.ours else f"[{row.source}]",
         ]
         for row in table.rows
@@ -313,12 +315,6 @@ def _cut(words: str, width: int) -> str:
     if len(words) <= width:
         return words
     return f"…{words[1 - width :]}" if "/" in words else f"{words[: width - 1]}…"
-
-
-def _aligned(figure: Figure | None, spread: bool) -> str:
-    """So narrow that six of them fit, with room for a spread where others of the column have one."""
-    told = percent(figure).replace(" ", "")
-    return told + " " * 4 if spread and "±" not in told else told
 
 
 def _wrapped(words: str, indent: str = "") -> list[str]:
