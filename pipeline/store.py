@@ -14,6 +14,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ __all__ = ["Corpus", "CorpusError", "quote"]
 # Fragments below this size cost every later read; compaction makes them one.
 FRAGMENT_BYTES = 256 << 20
 SMALL_FRAGMENTS = 64
+LIFETIME = timedelta(days=36_500)  # no version is older
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,39 @@ class Corpus(Reader):
 
     def compact(self, table: Table) -> None:
         """Many small fragments to few large ones; the rows and their order stay."""
-        dataset = self.need(table.name)
-        fragments = dataset.get_fragments()
-        if len(fragments) < SMALL_FRAGMENTS:
-            return
-        size = sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
+        fragments = self.need(table.name).get_fragments()
+        if len(fragments) >= SMALL_FRAGMENTS and _bytes(fragments) / len(fragments) <= FRAGMENT_BYTES / 4:
+            self.rewrite(table.name)
+
+    def rewrite(self, table: str) -> None:
+        """Join fragments that are smaller than need be, and leave out deleted rows where they are a tenth of a fragment or more.
+        The rows that there are and their order stay; the files as they were stay too, for the earlier versions."""
+        dataset = self.need(table)
         rows = dataset.count_rows()
-        target = max(1024, int(rows * FRAGMENT_BYTES / max(size, 1)))
-        if size / len(fragments) > FRAGMENT_BYTES / 4:
-            return
+        target = max(1024, int(rows * FRAGMENT_BYTES / max(_bytes(dataset.get_fragments()), 1)))
         dataset.optimize.compact_files(target_rows_per_fragment=target, num_threads=1)
-        if self.need(table.name).count_rows() != rows:
-            raise CorpusError(
-                f"{self.uri(table.name)}: rows changed while fragments were joined; something else writes to this table"
-            )
+        if self.need(table).count_rows() != rows:
+            raise CorpusError(f"{self.uri(table)}: rows changed while fragments were joined; something else writes to this table")
+
+    def superseded(self, table: str, before: datetime) -> list[int]:
+        """Versions of a table that ceased to be the newest `before` that time, ascending, and have no tag.
+
+        A version's own age does not count: the one that a training run began with yesterday may have been made a year ago.
+        """
+        dataset = self.need(table)
+        tagged = {tag["version"] for tag in dataset.tags.list().values()}
+        versions = sorted(dataset.versions(), key=lambda version: version["version"])
+        return [
+            version["version"]
+            for version, following in pairwise(versions)
+            if following["timestamp"].timestamp() < before.timestamp() and version["version"] not in tagged
+        ]
+
+    def forget_versions(self, table: str, versions: list[int]) -> int:
+        """Remove these versions of a table, what only they need, and what no version has needed for a week (the leftovers of killed
+        runs). The bytes that were given back."""
+        which = {"versions": versions} if versions else {"older_than": LIFETIME}
+        return self.need(table).cleanup_old_versions(**which, error_if_tagged_old_versions=False).bytes_removed
 
     def fail(self, stage: str, rows: pa.Table, forget: Iterable[str]) -> None:
         """Put the failures of a stage in place of older ones of the same objects, and forget those of `forget`."""
@@ -160,3 +182,7 @@ class Corpus(Reader):
                 f"a disk is full; that of {self.root} has {free:,} MB left. What was committed is kept: make room, or move the "
                 f"corpus to a larger disk, and run the same command again. ({str(error).splitlines()[-1]})"
             ) from error
+
+
+def _bytes(fragments: Iterable[lance.LanceFragment]) -> int:
+    return sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())

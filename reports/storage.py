@@ -19,7 +19,7 @@ from schemas.tables import OBJECTS
 COLUMNS_SHOWN = 15
 MUCH_DEAD = 0.25  # share of a corpus from which on it is worth a warning
 NOT_WORTH_IT = 10e6  # bytes below which nothing is
-BOOKKEEPING = ("_versions/",)  # files here that no manifest names belong to the table itself
+BOOKKEEPING = ("_versions/", "_refs/")  # files here that no manifest names (tags) belong to the table itself
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def storage(corpus: Reader) -> Section:
         lead=_lead(whole, objects),
         figures=figures,
         gates={name: figures[name] for name in ("dead_bytes_share", "bytes_per_object")},
-        warnings=_warnings(whole),
+        warnings=_warnings(whole, corpus.root),
         exhibits=(_tiles(whole, objects), _bars(rooms), _table(tables), _columns_table(figures["columns"])) if tables else (),
     )
 
@@ -151,12 +151,12 @@ def _lead(whole: Room, objects: int | None) -> str:
     return f"The tables take {size_text(whole.bytes)}{each}. {dead}."
 
 
-def _warnings(whole: Room) -> tuple[str, ...]:
+def _warnings(whole: Room, root: str) -> tuple[str, ...]:
     said = []
     if _much_is_dead(whole):
         said.append(
             f"{_percent(whole.dead / whole.bytes)} of the corpus' bytes are dead, {size_text(whole.dead)}: deleted rows, and files "
-            "that the current versions of its tables do not need."
+            f"that the current versions of its tables do not need. To have them back: python -m jobs maintain {root}"
         )
     if whole.loose > NOT_WORTH_IT:
         said.append(

@@ -39,6 +39,7 @@ def test_all_bytes_of_all_files_are_counted_and_each_once(corpus, folder):
     put(corpus, 30, 31)
     corpus.delete(OBJECTS, ["test/3"])
     (folder / "data" / "nobodys.lance").write_bytes(b"x" * 1234)
+    corpus.need("objects").tags.create("kept", 2)
     room = room_of(corpus.need("objects"))
     assert room.bytes == bytes_below(folder)
     assert room.live + room.deleted + room.old + room.loose == room.bytes
