@@ -331,24 +331,16 @@ def _longest(table: Table) -> float:
     return max(row.figures[table.columns[0]].mean for row in table.rows if table.columns[0] in row.figures) or 1.0
 
 
-@dataclass(frozen=True)
-class Classes:
-    """(name, share, objects) each, of classes that have objects; `worst` first the worst, `best` first the best."""
-
-    worst: list[tuple[str, float, int]]
-    best: list[tuple[str, float, int]]
-    classes: int
-
-
-def _classes(result: Result) -> Classes | None:
-    """Some of the classes; None: they are not known one by one."""
+def _classes(result: Result) -> list[tuple[str, list[tuple[str, float, int]]]]:
+    """Lists of (class, share, objects) under their headings: the worst, the worst first, and the best, the best first; or, where
+    they are few, all, the worst first, in two halves. Without classes that have no objects; nothing where they are not known."""
     found = [(name, share, objects) for name, (share, objects) in (result.per_class or {}).items() if objects]
-    if not found:
-        return None
-    order = sorted(found, key=lambda one: (one[1], -one[2], one[0]))  # of equals, those of the most objects
+    worst = sorted(found, key=lambda one: (one[1], -one[2], one[0]))  # of equals, those of the most objects
     best = sorted(found, key=lambda one: (-one[1], -one[2], one[0]))
-    shown = min(SHOWN_CLASSES, (len(found) + 1) // 2)
-    return Classes(worst=order[:shown], best=best[:shown], classes=len(found))
+    half = (len(found) + 1) // 2
+    if half > SHOWN_CLASSES:
+        return [("Worst", worst[:SHOWN_CLASSES]), ("Best", best[:SHOWN_CLASSES])]
+    return [(heading, ones) for heading, ones in (("Class", worst[:half]), ("Class", worst[half:])) if ones]
 
 
 @cache

@@ -214,6 +214,11 @@ def test_the_page_is_whole_and_needs_nothing_else():
     assert best == [f"class {number}" for number in range(99, 87, -1)]
 
 
+def test_few_classes_are_all_shown_once():
+    made = html([result(per_class={f"class {number}": (number / 30, 5) for number in range(23)})])
+    assert re.findall(r"<tr><td>(class \d+)</td>", made) == [f"class {number}" for number in range(23)]
+
+
 def test_the_job_sets_several_side_by_side(tmp_path, capsys):
     save(tmp_path / "a", [result("first"), result("second")])
     save(tmp_path / "b", [result("second"), result("third")])
