@@ -1,4 +1,4 @@
-"""Give back room: join small files, leave out deleted rows, and remove versions of the tables that nothing needs any more.
+"""Give back room: remove versions of the tables that nothing needs any more, and write tables anew that are full of deleted rows.
 
 Safe beside whatever reads the corpus: a training run reads the versions it began with, and a version stays for --older-than days
 after another took its place, tagged ones for ever. Set it longer than your longest training run. Where the corpus is in a folder,
@@ -16,6 +16,8 @@ from jobs.refusal import Refusal
 from pipeline.store import Corpus
 from reports.storage import Room, room_of, size_text
 from schemas.tables import OBJECTS
+
+REWRITE_FROM = 0.1  # deleted rows' share of a table's files from which on it is written anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ def main(job: Job) -> int:
     keep = timedelta(days=job.older_than)
     if job.dry_run:
         gone = {table: len(corpus.superseded(table, datetime.now(UTC) - keep)) for table in corpus.tables()}
-        told = {table: _told(room_of(corpus.need(table)), count, 0) for table, count in gone.items()}
+        told = {table: _told(room, room, gone[table]) for table in gone for room in [room_of(corpus.need(table))]}
     else:
         with corpus.lock(), progress("maintain", len(corpus.tables()), "tables", quiet=job.json) as bar:
             told = {}
@@ -58,35 +60,35 @@ def main(job: Job) -> int:
 
 def tidied(corpus: Corpus, table: str, keep: timedelta) -> dict[str, int]:
     """Tidy one table; versions that another took the place of longer ago than `keep` go."""
-    first = _forget(corpus, table, keep)  # so that there is room to join fragments in
-    corpus.rewrite(table)
-    second = _forget(corpus, table, keep)  # with nothing to be kept: what was joined just now
-    versions, given_back = (sum(pair) for pair in zip(first, second, strict=True))
-    return _told(room_of(corpus.need(table)), versions, given_back)
+    before = room_of(corpus.need(table))
+    gone = _forget(corpus, table, keep)  # first, so that there is room to write in
+    if before.deleted > REWRITE_FROM * (before.live + before.deleted):
+        corpus.rewrite(table)
+        gone += _forget(corpus, table, keep)  # with nothing to be kept: what was written anew just now
+    return _told(before, room_of(corpus.need(table)), gone)
 
 
-def _forget(corpus: Corpus, table: str, keep: timedelta) -> tuple[int, int]:
+def _forget(corpus: Corpus, table: str, keep: timedelta) -> int:
     versions = corpus.superseded(table, datetime.now(UTC) - keep)
-    return len(versions), corpus.forget_versions(table, versions)
+    corpus.forget_versions(table, versions)
+    return len(versions)
 
 
 def page(told: dict[str, dict[str, int]], job: Job, seconds: float) -> str:
     """What was done, for a person: a line per table, and the sums."""
     width = max(map(len, told))
     gone = "would go" if job.dry_run else "removed"
-    lines = [f"{'table':<{width}} {'on disk':>9} {'dead':>9} {'given back':>11} {'versions':>9} {gone:>9}"]
+    lines = [f"{'table':<{width}} {'before':>9} {'now':>9} {'dead':>9} {'versions':>9} {gone:>9}"]
     for table, one in sorted(told.items(), key=lambda pair: -pair[1]["bytes"]):
-        sizes = [size_text(one[name]) for name in ("bytes", "dead_bytes", "given_back_bytes")]
-        lines.append(
-            f"{table:<{width}} {sizes[0]:>9} {sizes[1]:>9} {sizes[2]:>11} {one['versions']:>9,} {one['versions_gone']:>9,}"
-        )
-    dead, back = (size_text(sum(one[name] for one in told.values())) for name in ("dead_bytes", "given_back_bytes"))
+        sizes = [size_text(one[name]) for name in ("bytes_before", "bytes", "dead_bytes")]
+        lines.append(f"{table:<{width}} {sizes[0]:>9} {sizes[1]:>9} {sizes[2]:>9} {one['versions']:>9,} {one['versions_gone']:>9,}")
+    before, now, dead = (size_text(sum(one[name] for one in told.values())) for name in ("bytes_before", "bytes", "dead_bytes"))
     if job.dry_run:
-        return "\n".join([*lines, f"{job.root}: {dead} are dead; nothing was changed"])
-    later = f"; {dead} of dead bytes stay, for versions that are to be kept for {job.older_than:g} days after they were superseded"
-    return "\n".join([*lines, f"{job.root}: {back} given back{later if job.older_than else ''}, in {duration(seconds)}"])
+        return "\n".join([*lines, f"{job.root}: {dead} of {now} are dead; nothing was changed"])
+    kept = f"; {dead} stay for versions that are kept for {job.older_than:g} days after another took their place"
+    return "\n".join([*lines, f"{job.root}: {before} before, {now} now{kept if job.older_than else ''}, in {duration(seconds)}"])
 
 
-def _told(room: Room, gone: int, given_back: int) -> dict[str, int]:
-    now = {"bytes": room.bytes, "dead_bytes": room.dead, "versions": room.versions}
-    return now | {"versions_gone": gone, "given_back_bytes": given_back}
+def _told(before: Room, now: Room, gone: int) -> dict[str, int]:
+    sizes = {"bytes_before": before.bytes, "bytes": now.bytes, "dead_bytes": now.dead}
+    return sizes | {"versions": now.versions, "versions_gone": gone}
