@@ -24,6 +24,8 @@ STEP = 2.0**-25
 QUERIES_AT_ONCE = 512
 # Pairs whose cosines are computed one by one; and from which share of all pairs on one matrix product of all is faster.
 PAIRS_AT_ONCE, SHARE_BY_PAIR = 512, 1 / 64
+# Pairs that are kept for each of a gallery's vectors while both ways are looked up at once; of more, each way goes by itself.
+MOST_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,49 @@ def ranked(queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"], count: 
     lists = []
     for block in queries.split(QUERIES_AT_ONCE):
         block = _unit(block.to(gallery.device))
-        query, item, cosine = _candidates(block, units, rough, count)
-        order = cosine.argsort(descending=True, stable=True)
-        order = order[query[order].argsort(stable=True)]
-        starts = torch.searchsorted(query, torch.arange(len(block), device=query.device))
-        lists.append(item[order][starts[:, None] + torch.arange(count, device=query.device)].cpu())
+        near = block.to(rough.dtype) @ rough.T
+        lists.append(_lists(*_candidates(near, block, units, count), len(block), count))
     return torch.cat(lists)
+
+
+def ranked_both_ways(
+    queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"], count: int
+) -> tuple[Int64[Tensor, "q k"], Int64[Tensor, "g l"]]:
+    """`ranked(queries, gallery)` and `ranked(gallery, queries)`, by one matrix product instead of two."""
+    there, back = min(count, len(gallery)), min(count, len(queries))
+    alone = torch.get_float32_matmul_precision() != "highest"
+    units = _unit(gallery)
+    rough = units.float()
+    least = 2 * off(rough.shape[1])
+    lists, kept, best = [], [], rough.new_full((back, len(gallery)), -torch.inf)
+    for block in () if alone else queries.split(QUERIES_AT_ONCE):
+        block = _unit(block.to(gallery.device))
+        near = block.float() @ rough.T
+        lists.append(_lists(*_candidates(near, block, units, there), len(block), there))
+        best = torch.cat([best, near.topk(min(back, len(block)), dim=0).values]).topk(back, dim=0).values
+        query, item = (near >= best[-1] - least).nonzero(as_tuple=True)
+        kept.append((query, item, near[query, item]))
+        if alone := sum(len(query) for query, *_ in kept) > MOST_KEPT * len(gallery):
+            break
+    if alone:
+        return ranked(queries, gallery, count), ranked(gallery, queries.to(gallery.device), count)
+    pairs, first = [], 0
+    for block, (query, item, near) in zip(queries.split(QUERIES_AT_ONCE), kept, strict=True):
+        still = near >= best[-1][item] - least  # as later blocks have left it
+        query, item = query[still], item[still]
+        pairs.append((item, first + query, _products(_unit(block.to(gallery.device)), units, query, item)))
+        first += len(block)
+    return torch.cat(lists), _lists(*map(torch.cat, zip(*pairs, strict=True)), len(gallery), back)
+
+
+def _lists(
+    query: Int64[Tensor, " c"], item: Int64[Tensor, " c"], cosine: Float64[Tensor, " c"], queries: int, count: int
+) -> Int64[Tensor, "{queries} {count}"]:
+    """The first `count` items of each query, from pairs in which a query's items ascend."""
+    order = cosine.argsort(descending=True, stable=True)
+    order = order[query[order].argsort(stable=True)]
+    starts = torch.searchsorted(query[order], torch.arange(queries, device=query.device))
+    return item[order][starts[:, None] + torch.arange(count, device=query.device)].cpu()
 
 
 def off(dim: int) -> float:
@@ -70,41 +109,49 @@ def off(dim: int) -> float:
 
 
 def _candidates(
-    queries: Float64[Tensor, "q d"], gallery: Float64[Tensor, "g d"], rough: Float[Tensor, "g d"], count: int
+    near: Float[Tensor, "q g"], queries: Float64[Tensor, "q d"], gallery: Float64[Tensor, "g d"], count: int
 ) -> tuple[Int64[Tensor, " c"], Int64[Tensor, " c"], Float64[Tensor, " c"]]:
     """Pairs of a query and an item that hold all of its `count` nearest and what is as near as the last of them, ordered by query,
-    then by item; and their cosines, exactly. `rough`: the gallery, rounded or as it is.
+    then by item; and their cosines, exactly. `near`: the cosines, in float64 exactly, in float32 roughly.
 
-    What lies twice the error of a rounded product below the last of the nearest is none of them. The rest, few, are computed
-    exactly, unless they are too many.
+    What lies twice the error of a rough one below the last of the nearest is none of them. The rest, few, are computed exactly,
+    unless they are too many.
     """
-    least = 0.0 if rough is gallery else 2 * off(queries.shape[1])
-    near = queries.to(rough.dtype) @ rough.T
+    exact = near.dtype == torch.float64
+    least = 0.0 if exact else 2 * off(queries.shape[1])
     query, item = (near >= near.topk(count).values[:, -1:] - least).nonzero(as_tuple=True)
-    if rough is gallery:
+    if exact:
         return query, item, near[query, item]
     if len(query) > SHARE_BY_PAIR * near.numel():
-        return _candidates(queries, gallery, gallery, count)
+        return _candidates(queries @ gallery.T, queries, gallery, count)
+    return query, item, _products(queries, gallery, query, item)
+
+
+def _products(
+    queries: Float64[Tensor, "q d"], gallery: Float64[Tensor, "g d"], query: Int64[Tensor, " c"], item: Int64[Tensor, " c"]
+) -> Float64[Tensor, " c"]:
+    """The exact cosines of these pairs."""
     pairs = zip(query.split(PAIRS_AT_ONCE), item.split(PAIRS_AT_ONCE), strict=True)
-    return query, item, torch.cat([(queries[one] * gallery[other]).sum(dim=1) for one, other in pairs])
+    return torch.cat([(queries[one] * gallery[other]).sum(dim=1) for one, other in pairs])
 
 
 def retrieval(queries: Float[Tensor, "n d"], gallery: Float[Tensor, "n d"], category: Int[Tensor, " n"]) -> Retrieval:
     """Look up every query; row i of both is of object i, which is of category `category[i]`."""
-    lists, category = ranked(queries, gallery, max(TOP)), category.cpu()
-    return Retrieval(
-        queries=len(queries),
-        instance=shares_found(lists == torch.arange(len(queries))[:, None]),
-        category=shares_found(category[lists] == category[:, None]),
-    )
+    return _found(ranked(queries, gallery, max(TOP)), category.cpu())
 
 
 def both_ways(shapes: Float[Tensor, "n d"], captions: Float[Tensor, "n d"], category: Int[Tensor, " n"]) -> dict[str, Retrieval]:
     """MRD's main text has texts as queries, its appendix shapes; here are both."""
-    return {
-        "text to 3d": retrieval(captions, shapes, category),
-        "3d to text": retrieval(shapes, captions, category),
-    }
+    to_shapes, to_captions = ranked_both_ways(captions, shapes, max(TOP))
+    return {"text to 3d": _found(to_shapes, category.cpu()), "3d to text": _found(to_captions, category.cpu())}
+
+
+def _found(lists: Int64[Tensor, "n k"], category: Int[Tensor, " n"]) -> Retrieval:
+    return Retrieval(
+        queries=len(lists),
+        instance=shares_found(lists == torch.arange(len(lists))[:, None]),
+        category=shares_found(category[lists] == category[:, None]),
+    )
 
 
 def alike(shapes: Float[Tensor, "n d"], category: Int[Tensor, " n"]) -> tuple[float, ...]:

@@ -182,7 +182,7 @@ def _keeping(result: Result) -> list[str]:
     classes = CLASSES.get(result.benchmark)
     apart = []
     if whole and result.objects < COMPLETE * whole:
-        apart.append(f"{result.objects:,} of the {whole:,} objects that published figures are of")
+        apart.append(f"{result.objects:,} of the benchmark's {whole:,} objects")
     if classes and result.classes not in (classes, None):
         apart.append(f"{result.classes:,} classes to choose among, not {classes:,}")
     if apart:

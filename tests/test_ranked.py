@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evaluate import retrieval as module
-from evaluate.retrieval import cosines, ranked
+from evaluate.retrieval import cosines, ranked, ranked_both_ways
 
 DIM = 257
 
@@ -58,3 +58,16 @@ def test_where_float32_is_not_float32_it_is_not_used(chance):
         assert torch.equal(ranked(queries, gallery, 5), by_definition(queries, gallery, 5))
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("block", [1, 64, 512, 10_000])
+@pytest.mark.parametrize("kept", [0, module.MOST_KEPT, 10_000])
+def test_both_ways_at_once_are_the_two_ways(chance, monkeypatch, block, kept):
+    queries, gallery = hard_to_tell(chance)
+    gallery = gallery[:: 1 if block > 1 else 10]
+    monkeypatch.setattr(module, "QUERIES_AT_ONCE", block)
+    monkeypatch.setattr(module, "MOST_KEPT", kept)
+    for one, other in ((queries, gallery), (gallery, queries), (queries[:3], gallery)):
+        there, back = ranked_both_ways(one, other, 5)
+        assert torch.equal(there, by_definition(one, other, 5))
+        assert torch.equal(back, by_definition(other, one, 5))
