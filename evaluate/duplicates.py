@@ -12,6 +12,7 @@ same surface would be. Colours are not looked at: one shape with two textures is
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,9 +44,11 @@ COMPARED = 1024  # points of each of two samples of a cloud, in the proof
 COARSE = 256  # of these that choose the poses
 POSES = 8  # that are fitted
 FITTED = 10  # times, with these points and again with all
-MEASURED = 512  # clouds on which the descriptors' noise is measured
+MEASURED = 512  # clouds of a collection on which the descriptors' noise is measured
+CUT = 1024  # points of each half of these, at most
+LEAST_CUTS = 64  # so many halves are compared, though the clouds be fewer
 RIDGE = 0.03  # share of the mean variance that is added to each direction's noise
-REACH = 1.5  # candidates are this many times as far apart as almost all halves of one cloud
+REACH = 1.0  # candidates are at most this many times as far apart as almost all halves of one cloud
 ALMOST_ALL = 0.99
 MOST = 32  # candidates for each object
 LOOKS_ALIKE, MOST_ALIKE = 0.97, 4  # cosine of embeddings, and candidates for each object, of those told by their views
@@ -109,7 +112,7 @@ def near_duplicates(
     clouds = len(some.ids) + (0 if within else len(others.ids))
     mine = descriptors(some, lambda done: progress(done, clouds))
     theirs = mine if within else descriptors(others, lambda done: progress(len(some.ids) + done, clouds))
-    compared, reach = _measured(others)
+    compared, reach = _measured(others) if within else _measured(some, others)
     near = {(i, j) for i, j in candidates(mine @ compared, theirs @ compared, MOST + within, reach)}
     pairs = np.array(sorted({*near, *also}), np.int64).reshape(-1, 2)
     if within:
@@ -213,18 +216,22 @@ def _nearest(
     return query[kept], item[kept], far[kept], bound
 
 
-def _measured(clouds: Clouds) -> tuple[Float32[np.ndarray, "d d"], float]:
-    """What brings descriptors to units of their noise, and how far apart those of one object may be: from clouds cut into two."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(clouds.ids))[:MEASURED])
-    halves = []
-    for begin in range(0, len(chosen), AT_ONCE):
-        for xyz in clouds.read(chosen[begin : begin + AT_ONCE]):
-            sample = None if xyz is None else _sample(xyz, 2 * DESCRIBED)
-            if sample is not None:
-                halves.append([descriptor(sample[::2]), descriptor(sample[1::2])])
-    if not halves:
+def _measured(*collections: Clouds) -> tuple[Float32[np.ndarray, "d d"], float]:
+    """What brings descriptors to units of their noise, and how far apart those of one object may be: from clouds cut into two, of
+    fewer points than clouds usually have, so that the noise is no smaller than any that is met."""
+    differences = []
+    rng = np.random.default_rng(0)
+    for clouds in collections:
+        chosen = np.sort(rng.permutation(len(clouds.ids))[:MEASURED])
+        for begin in range(0, len(chosen), AT_ONCE):
+            for xyz in clouds.read(chosen[begin : begin + AT_ONCE]):
+                sample = None if xyz is None else _sample(xyz, 2 * CUT)
+                for _ in range(0 if sample is None else math.ceil(LEAST_CUTS / len(chosen))):
+                    one, other = np.array_split(rng.permutation(sample), 2)
+                    differences.append(descriptor(one).astype(np.float64) - descriptor(other))
+    if not differences:
         return np.eye(2 * QUANTILES + 3, dtype=np.float32), 0.0
-    differences = np.array([one - other for one, other in halves], np.float64)
+    differences = np.array(differences)
     noise = differences.T @ differences / len(differences)
     noise += np.eye(len(noise)) * max(RIDGE * np.trace(noise) / len(noise), np.finfo(np.float32).eps)
     compared = np.linalg.cholesky(np.linalg.inv(noise))
