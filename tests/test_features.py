@@ -73,8 +73,8 @@ def small():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Six objects with three views each; the tables are read, never changed."""
-    return separable(tmp_path_factory.mktemp("corpus"), objects=6, views=3).root
+    """Twelve objects with three views each; the tables are read, never changed."""
+    return separable(tmp_path_factory.mktemp("corpus"), objects=12, views=3).root
 
 
 IDS = tuple(f"test/{number}" for number in range(6))
@@ -192,12 +192,12 @@ def test_files_of_points_are_nothing_for_an_encoder_of_views(rng):
 
 
 def test_a_corpus_gives_the_objects_in_the_benchmarks_order_and_names_those_it_lacks(corpus):
-    ids = ("test/4", "other/1", "test/0", "test/3")
+    ids = ("test/10", "other/1", "test/0", "test/3", "test/2")
     made = features(seeing(points=50), of_corpus(corpus, ids))
-    assert made.numbers.tolist() == [0, 2, 3] and not made.by_chance
+    assert made.numbers.tolist() == [0, 2, 3, 4] and not made.by_chance
     assert made.failed == {"other/1": f"{corpus} has no points of it"}
     every = dict(pair for some, vectors in seeing(points=50).corpus(corpus) for pair in zip(some, vectors, strict=True))
-    np.testing.assert_array_equal(made.vectors, [every[id] for id in ("test/4", "test/0", "test/3")])
+    np.testing.assert_array_equal(made.vectors, [every[id] for id in ("test/10", "test/0", "test/3", "test/2")])
 
 
 def test_openshape_draws_stored_points_by_seed(corpus):
