@@ -146,7 +146,7 @@ def fine_tune(
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_of(seed))  # of the head's first weights
+        torch.manual_seed(seed_of(seed))  # of the head's first weights, and of dropout
         classifier = Classifier(copy.deepcopy(encoder), classes).to(device)
         optimiser = _adamw(classifier, settings)
         batch = min(settings.batch, len(train.labels))
@@ -167,7 +167,6 @@ def fine_tune(
                     group["lr"] = settings.lr * schedule.at(epoch * steps + step, steps, settings.epochs)
                 seeds = (rows + seed_of(seed, epoch)).to(device)
                 xyz, rgb = _drawn(train.xyz[rows].to(device), train.rgb[rows].to(device), seeds, settings)
-                torch.manual_seed(seed_of(seed, epoch, step))  # of dropout
                 loss = functional.cross_entropy(classifier(xyz, rgb, seeds), train.labels[rows].to(device))
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -242,9 +241,8 @@ def clouds(
     if not numbers:
         raise ValueError(f"none of the {len(benchmark.ids):,} objects of {benchmark.name} could be read")
     size = max(xyz.shape[1] for xyz, _ in parts)
-    ascending = np.argsort(numbers)
-    xyz, rgb = (torch.cat([_repeated(part[of], size) for part in parts])[torch.from_numpy(ascending)] for of in (0, 1))
-    numbers = np.array(numbers)[ascending]
+    xyz, rgb = (torch.cat([_repeated(part[of], size) for part in parts]) for of in (0, 1))
+    numbers = np.array(numbers)
     return Clouds(numbers, xyz, rgb, torch.from_numpy(benchmark.labels[numbers]), failed)
 
 

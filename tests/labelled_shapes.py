@@ -35,7 +35,7 @@ def card(config: PointBertConfig = POINTBERT) -> Card:
 
 def checkpoint(folder: Path) -> Path:
     """A PointBERT that has learnt nothing, as it is saved."""
-    save(folder, fresh(card(), 0), card())
+    save(folder, fresh(card(), 7), card())
     return folder
 
 

@@ -103,6 +103,8 @@ def test_the_last_epoch_decides_and_every_epoch_is_told(halves):
     np.testing.assert_array_equal(found.guessed, again)
     assert found.tests[-1] == (again == halves[1].labels.numpy()).mean()
     assert not found.classifier.training
+    cut = replace(halves[1], xyz=torch.nn.functional.pad(halves[1].xyz[:, :128], (0, 0, 0, 22)))
+    np.testing.assert_array_equal(found.guessed, classified(found.classifier, cut, QUICK.points))
 
 
 @pytest.mark.parametrize("config", [POINTBERT, UNI3D], ids=["pointbert", "uni3d"])
@@ -325,6 +327,10 @@ def test_an_encoder_is_tuned_on_the_official_files_and_beside_it_a_fresh_one(sca
     assert {file.name: file.read_bytes() for file in scans[1].iterdir()} == before
     [folder] = (tmp_path / "out").glob("*-fine-tuned")
     assert not same_weights(load(folder)[0], load(scans[1])[0])
+    [beside] = (tmp_path / "out").glob("*-from-scratch")
+    # The projection, which the head does not read, still tells what each began as.
+    assert same_weights(load(folder)[0].proj, load(scans[1])[0].proj)
+    assert same_weights(load(beside)[0].proj, fresh(load(scans[1])[1], 0).proj)
     test = clouds_of(scans[0], 128)
     classifier = Classifier(load(folder)[0], 15)
     classifier.load_state_dict(load_file(folder / tuning.HEAD), strict=False)
