@@ -109,9 +109,9 @@ def _trained(place: str) -> TrainedOn:
 def _written(job: Job, trained: TrainedOn, leaked: set[str]) -> list[str]:
     """Write the split and the list; what was written, in words."""
     told = []
-    if job.write_split:
-        if not leaked:
-            return [f"no split {job.write_split} was written: nothing leaked, and nothing need be held out"]
+    if job.write_split and not leaked:
+        told.append(f"no split {job.write_split} was written: nothing leaked, and nothing need be held out")
+    elif job.write_split:
         there = sorted(leaked)
         step = Step(Single(ImportSplit(split=job.write_split)), [{"object_id": id, "label": None} for id in there], whole=True)
         carry_out(Running(root=trained.root, json=job.json), [step])
