@@ -32,8 +32,8 @@ class Clock:
     def running(self, spent: "Spent") -> Iterator[None]:
         """A call; when it ends, what has not been counted yet goes to `spent.seconds`, so that their sum is the time."""
         with self._lock:
-            if not self._calls:
-                self._counted = time.monotonic()
+            now = time.monotonic()
+            self._counted = self._counted if self._calls else now
             self._calls += 1
         try:
             yield

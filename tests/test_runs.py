@@ -8,15 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
+import pipeline.cost
 from pipeline.cost import WHOLE_MACHINE, Clock, Share, Spent
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import _shuffled, made_by, run
@@ -173,23 +174,21 @@ def test_calls_that_overlap_are_one_workers_time(corpus):
     assert 2 * SECONDS <= row["work_seconds"] <= row["wall_seconds"]  # five batches, of which four are at once
 
 
-def test_a_clock_counts_the_time_in_which_anything_runs():
+def test_a_clock_counts_the_time_in_which_anything_runs(monkeypatch):
+    times = iter((0.0, 1.0, 3.0, 4.0, 10.0, 12.0))
+    monkeypatch.setattr(pipeline.cost, "time", SimpleNamespace(monotonic=lambda: next(times)))
     clock, spent = Clock(), [Spent() for _ in range(3)]
-
-    def call(number: int, delay: float, seconds: float):
-        time.sleep(delay)
-        with clock.running(spent[number]):
-            time.sleep(seconds)
-
-    # |--0--|
-    #    |--1--|      |--2--|
-    threads = [threading.Thread(target=call, args=args) for args in ((0, 0.0, 0.2), (1, 0.1, 0.2), (2, 0.5, 0.2))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(one.seconds for one in spent) == pytest.approx(0.5, abs=0.15)  # not the 0.6 of the calls, nor the 0.7 of the clock
-    assert [round(one.seconds, 1) >= least for one, least in zip(spent, (0.2, 0.1, 0.2), strict=True)] == [True] * 3
+    first, second, third = (clock.running(one) for one in spent)
+    # |---first---|
+    #     |---second---|          |--third--|
+    # 0   1       3    4          10       12
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    with third:
+        pass
+    assert [one.seconds for one in spent] == [3.0, 1.0, 2.0]  # in all 6, as the clock on the wall has it
 
 
 def test_workers_on_ray_say_what_they_took_and_their_time_is_summed(corpus, monkeypatch):

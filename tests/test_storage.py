@@ -60,6 +60,8 @@ def test_what_only_earlier_versions_need_is_old_until_they_are_cleaned_away(corp
     assert room_of(corpus.need("objects")).old > rows  # and the manifest of the version that had them
     then = room_of(corpus.open("objects", version=first))
     assert then.live > rows and then.deleted == 0  # what it needed when it was the newest
+    put(corpus, 50)
+    assert room_of(corpus.open("objects", version=first)).live == then.live  # later files are none of its
     corpus.need("objects").cleanup_old_versions(older_than=timedelta(0))
     room = room_of(corpus.need("objects"))
     assert (room.dead, room.bytes) == (0, bytes_below(folder))
