@@ -220,6 +220,7 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
     """Ask of every method which objects of every benchmark it was trained on, and print it; what does not go together is left out
     with a line."""
     trials: list[Trial] = []
+    known = {method.name: _trained_on(asked, method) for method in tried}
     for method, benchmark in product(tried, opened):
         if method.reads == "views" and benchmark.corpus is None:
             asked.say(
@@ -227,7 +228,7 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
                 f"corpus, as in {benchmark.name}=ROOT"
             )
             continue
-        trained, found = _trained_on(asked, method), None
+        trained, found = known[method.name], None
         same = [one for one in trials if trained is not None and one.trained == trained and one.benchmark is benchmark]
         if same:
             found = same[0].leaks
@@ -235,7 +236,7 @@ def leak_check(asked: Asked, tried: list[Method], opened: list[Benchmark]) -> li
         elif method.encoder is None:
             asked.say(f"{method.name}: leak check: nothing was trained here; what {method.teacher} has seen is not known")
         else:
-            found = None if trained is None else leaks(trained, benchmark, near=asked.near)
+            found = None if trained is None else _leaks(asked, trained, benchmark)
             for line in lines(found, method.encoder.card):
                 asked.say(f"{method.name}: {line}")
         trials.append(Trial(method=method, benchmark=benchmark, opened=benchmark, trained=trained, leaks=found))
@@ -263,6 +264,14 @@ def without_leaks(benchmark: Benchmark, trials: list[Trial]) -> list[Trial]:
     )
     nothing = {"objects": len(kept), "by_id": (), "by_hash": (), "near": ()}
     return [replace(one, benchmark=rest, leaks=one.leaks and replace(one.leaks, **nothing)) for one in mine]
+
+
+def _leaks(asked: Asked, trained: TrainedOn, benchmark: Benchmark) -> Leaks:
+    with progress(f"leak check of {benchmark.name}", None, "clouds and pairs", asked.json) as bar:
+        try:
+            return leaks(trained, benchmark, near=asked.near, progress=lambda done, total: bar.update(done=done, total=total))
+        except ObjectError as error:
+            raise Refusal(f"leak check of {benchmark.name}: {error}; --no-near leaves shapes out", exit_code=1) from error
 
 
 def _trained_on(asked: Asked, method: Method) -> TrainedOn | None:
