@@ -141,7 +141,7 @@ def _tiles(figures: dict[str, Any]) -> Tiles:
 
 def _passes_table(passes: dict[str, Any], prices: Prices) -> Rows:
     money = prices.of(0, 0) is not None
-    head = ["pass", "runs", "worked on", "of", "failed", "wall h", "% of wall", "worker h", "core h", "GPU h", "per worker hour"]
+    head = ["pass", "runs", "worked on", "unit", "failed", "wall h", "% of wall", "worker h", "core h", "GPU h", "per worker hour"]
     return Rows(
         title="Passes",
         head=(*head, *((prices.currency, f"{prices.currency} per 1,000") if money else ()), "on"),
@@ -170,7 +170,7 @@ def _to_come_table(passes: dict[str, Any], prices: Prices) -> Rows:
     coming = {name: one["to_come"] | {"unit": one["unit"]} for name, one in passes.items() if one["to_come"]["todo"]}
     return Rows(
         title="Still to do",
-        head=("pass", "to do", "of", "worker h", "core h", "GPU h", "workers", "wall h", *((prices.currency,) if money else ())),
+        head=("pass", "to do", "unit", "worker h", "core h", "GPU h", "workers", "wall h", *((prices.currency,) if money else ())),
         rows=tuple(
             (
                 name,
