@@ -54,16 +54,18 @@ class Job:
     mesh: Path | None = None
     # Object of the corpus whose like to look for.
     like: str | None = None
-    # Checkpoint that the objects are compared by, and the name of the published one that it is, where it is a file.
+    # Checkpoint that the objects are compared by: a folder, the name of a published one, or, with --name, a file.
     encoder: str | None = None
+    # Which published checkpoint the file is.
     name: str | None = None
     # Teacher (ARCH:PRETRAINED) whose embeddings the objects are compared by, or who reads the query in the encoder's space.
     # Default: the encoder's own, or the only one of the corpus.
     teacher: str | None = None
     # How many objects to show.
     top: int = 10
-    # Only objects of this source, or under this licence (an SPDX id).
+    # Only objects of this source.
     source: str | None = None
+    # Only objects under this licence, an SPDX id.
     license: str | None = None
     # Only objects that an SQL condition on the table objects holds for.
     where: str | None = None

@@ -156,9 +156,11 @@ def test_an_object_that_is_not_there_is_said(small):
 # Looking up
 
 
+@pytest.mark.parametrize("apart", [1.0, 1e-4])  # of the latter float32 cannot tell the cosines apart
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_the_nearest_are_those_of_a_full_sort_in_batches_of_any_size(rng, size):
-    vectors = np.round(scattered(rng, 60), 1)[rng.integers(60, size=100)].astype(np.float32)  # every vector several times
+def test_the_nearest_are_those_of_a_full_sort_in_batches_of_any_size(rng, size, apart):
+    vectors = 1 - apart + apart * np.round(scattered(rng, 60), 1)[rng.integers(60, size=100)]  # every vector several times
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     query = np.round(5 * rng.normal(size=DIM)).astype(np.float32)
     ids = [f"o{number}" for number in range(100)]
     batches = [(ids[at : at + size], vectors[at : at + size]) for at in range(0, 100, size)]
