@@ -1,4 +1,4 @@
-"""What an encoder was trained on, and what of a benchmark is among it: by id, by hash, by shape; and the job that writes it down."""
+"""What an encoder was trained on, and what of a benchmark is among it: by id, by hash, by shape; and the job that writes it."""
 
 import hashlib
 import json
