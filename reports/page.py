@@ -1,0 +1,171 @@
+"""The page of a report: sections in, one HTML file out that needs nothing but a browser.
+
+    Path("report.html").write_text(page(sections, title="…", made="…"), encoding="utf-8")
+
+reports/page/ holds the template (a macro per kind of exhibit), the style sheet and the script; plotly, in the file too, draws
+histograms and maps. The file's own security policy lets it load nothing and run no script but these two: no network is needed, and
+no hostile caption gets in. Without JavaScript all but the charts can be read, and of histograms the table below each.
+"""
+
+import base64
+import functools
+import hashlib
+import io
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from reports.section import Bars, Exhibit, Histogram, Map, Rows, Section
+
+HOME = Path(__file__).with_name("page")
+SPRITE = ((600, 96), (6_000, 64), (40_000, 40))  # up to so many pictures of a map are so many pixels wide
+SPRITE_QUALITY = 60  # WebP's
+SVG_AT_MOST = 4_000  # points of a map that are drawn as SVG, which prints sharply; more are drawn by WebGL where there is any
+
+
+def page(sections: Sequence[Section], *, title: str, made: str) -> str:
+    """The whole page as HTML, to be written as UTF-8. `title`: its heading; `made`: one line on when, from what and by what. The
+    same sections give the same page. ValueError: two sections have one key, or a chart holds a number that is none (NaN)."""
+    keys = [section.key for section in sections]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"two sections of a report have the key {twice[0]!r}, by which it is linked; give one of them another key")
+    drawn = any(isinstance(exhibit, Histogram | Map) for section in sections for exhibit in section.exhibits)
+    scripts = [(HOME / "page.js").read_text("utf-8"), *([get_plotlyjs()] if drawn else [])]
+    return _template().render(
+        sections=sections,
+        title=title,
+        made=made,
+        style=Markup((HOME / "page.css").read_text("utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+    )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A Content-Security-Policy under which these scripts alone run and nothing is loaded. Styles: plotly sets its own."""
+    hashes = (f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    allowed = {"script-src": " ".join(hashes), "style-src": "'unsafe-inline'", "img-src": "data: blob:"}
+    nothing = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
+    return "; ".join(f"{what} {where}" for what, where in (nothing | allowed).items())
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HOME),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": _number,
+        "numeric": _numeric,
+        "picture": _picture,
+        "chart": lambda exhibit: _histogram(exhibit) if isinstance(exhibit, Histogram) else _map(exhibit),
+        "share": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
+        "full": _full,
+        "groups": _groups,
+    }
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
+    return environment.get_template("page.html")
+
+
+def _groups(exhibits: Sequence[Exhibit]) -> Iterator[tuple[str, list[Exhibit]]]:
+    """Neighbours of one kind together, with the kind's name: charts stand side by side where there is room."""
+    for kind, several in itertools.groupby(exhibits, type):
+        yield kind.__name__, list(several)
+
+
+def _number(value: str | int | float | None) -> str:
+    """A cell as it is to be read: 12,345; 0.1234; – where nothing is known."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+
+
+def _numeric(table: Rows) -> list[bool]:
+    """Which columns of a table hold numbers and nothing else, and at least one."""
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.head)
+    told = [[value for value in column if value is not None] for column in columns]
+    return [bool(column) and not any(isinstance(value, str) for value in column) for column in told]
+
+
+def _full(exhibit: Bars) -> int:
+    """What a bar of full length counts."""
+    return exhibit.of or max((bar.count for bar in exhibit.bars), default=0)
+
+
+def _picture(image: bytes) -> dict[str, Any]:
+    """Source and size of an encoded picture, as an `img` wants them."""
+    with Image.open(io.BytesIO(image)) as opened:
+        mime, (width, height) = opened.get_format_mimetype(), opened.size
+    return {"src": _uri(mime, image), "width": width, "height": height}
+
+
+def _uri(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _histogram(exhibit: Histogram) -> dict[str, Any]:
+    """What page.js draws a histogram from."""
+    return {
+        "unit": exhibit.unit,
+        "edges": [float(edge) for edge in exhibit.edges],
+        "series": [{"name": name, "counts": [int(count) for count in counts]} for name, counts in exhibit.series.items()],
+        "log": exhibit.log,
+        "shares": exhibit.shares,
+        "marks": {name: float(value) for name, value in exhibit.marks.items()},
+    }
+
+
+def _map(exhibit: Map) -> dict[str, Any]:
+    """What page.js draws a map from. `cells`: number of each object's picture in the sprite, row by row; -1: none."""
+    numbers = itertools.count()
+    return {
+        "x": [round(float(x), 4) for x in exhibit.x],
+        "y": [round(float(y), 4) for y in exhibit.y],
+        "labels": exhibit.labels,
+        "colors": [
+            {
+                "name": name,
+                "groups": any(isinstance(value, str) for value in values),
+                "values": [_rounded(value) for value in values],
+            }
+            for name, values in exhibit.colors.items()
+        ],
+        "cells": [-1 if picture is None else next(numbers) for picture in exhibit.pictures],
+        "sprite": _sprite([picture for picture in exhibit.pictures if picture is not None]),
+        "svgAtMost": SVG_AT_MOST,
+    }
+
+
+def _rounded(value: str | float | None) -> str | float | None:
+    return value if value is None or isinstance(value, str) else float(f"{value:.4g}")
+
+
+def _sprite(pictures: Sequence[bytes]) -> dict[str, Any] | None:
+    """All pictures in one, side by side from left to right and top to bottom in squares of `tile` pixels. None: there are none."""
+    if not pictures:
+        return None
+    tile = next(size for most, size in SPRITE if len(pictures) <= most)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    sheet = Image.new("RGBA", (columns * tile, math.ceil(len(pictures) / columns) * tile))
+    for number, picture in enumerate(pictures):
+        with Image.open(io.BytesIO(picture)) as opened:
+            small = opened.convert("RGBA")
+        small.thumbnail((tile, tile), Image.Resampling.LANCZOS)
+        row, column = divmod(number, columns)
+        sheet.paste(small, (column * tile + (tile - small.width) // 2, row * tile + (tile - small.height) // 2))
+    encoded = io.BytesIO()
+    sheet.save(encoded, "WEBP", quality=SPRITE_QUALITY)
+    return {"src": _uri("image/webp", encoded.getvalue()), "tile": tile, "columns": columns}
