@@ -177,16 +177,14 @@ def asked(
             id, category = benchmark.shapes[number]
             try:
                 shape = benchmark.read(number)
+                for method in tried:
+                    if category in method.categories:
+                        _ask(benchmark, method, number, shape, found[method.kind])
             except ObjectError as error:
                 failed[id] = f"{error.reason}: {error}"
-                continue
-            for method in tried:
-                if category in method.categories:
-                    try:
-                        _ask(benchmark, method, number, shape, found[method.kind])
-                    except ObjectError as error:
-                        failed[id] = f"{method.name}: {error.reason}: {error}"
             bar.update(done=done - len(failed), failed=len(failed))
+    for one in found.values():  # the methods stand beside each other on the same shapes
+        one.ious = {number: ious for number, ious in one.ious.items() if benchmark.shapes[number][0] not in failed}
     return found, failed
 
 
@@ -194,8 +192,12 @@ def _ask(benchmark: PartBenchmark, method: Segmenter, number: int, shape: PartSh
     (id, category), began = benchmark.shapes[number], time.monotonic()
     predicted = method.ask(id, category, shape)
     found.seconds += time.monotonic() - began
-    if predicted is not None:
-        found.ious[number] = part_ious(predicted, shape.part, len(benchmark.parts[category]), benchmark.rule)
+    if predicted is None:
+        return
+    ious = part_ious(predicted, shape.part, len(benchmark.parts[category]), benchmark.rule)
+    if np.isnan(ious).all():
+        raise ObjectError("no_parts", "none of its points has a part")
+    found.ious[number] = ious
 
 
 def _chosen(job: Job, benchmark: PartBenchmark, tried: list[Segmenter]) -> dict[str, list[int]]:
@@ -255,7 +257,7 @@ def by_category(results: list[Result]) -> str:
 def picture(job: Job, benchmark: PartBenchmark, method: Segmenter, found: Found) -> Path:
     """The worst and the best shapes, prediction beside truth, as a PNG in the folder of the results."""
     scores = {number: shape_iou(ious) for number, ious in found.ious.items()}
-    ranked = sorted((number for number, iou in scores.items() if not np.isnan(iou)), key=scores.__getitem__)
+    ranked = sorted(scores, key=scores.__getitem__)
     sections = [("worst", ranked[:SHOWN]), ("best", ranked[-SHOWN:][::-1])] if len(ranked) > 2 * SHOWN else [("all", ranked)]
     shown = [
         (f"{method.name}: {told}", [_segmented(benchmark, method, one, scores[one]) for one in some]) for told, some in sections
