@@ -18,7 +18,7 @@ import tyro
 
 from evaluate.benchmark import Benchmark
 from evaluate.class_names import teacher_in_tables
-from evaluate.features import Features, averages, features
+from evaluate.features import IN_ORDER_DRAWN, SHORT, Features, are_raw, averages, features
 from evaluate.leaks import Leaks, TrainedOn, leaks, trained_on
 from evaluate.result import FILE, Figure, Result, Task, save, to_json
 from evaluate.sets.named import open_benchmark
@@ -142,6 +142,22 @@ def say_left_out(asked: Asked, told: str, failed: dict[str, str]) -> None:
 def views_told(views: int | None) -> str:
     """So many views, in words."""
     return "all views" if views is None else "1 view" if views == 1 else f"{views} views"
+
+
+def fed_with(trial: Trial) -> dict[str, Any]:
+    """How the objects came to the encoder, as a result tells it."""
+    encoder = trial.method.encoder
+    if encoder is None:
+        return {"averaged": "raw vectors" if are_raw(trial.benchmark.corpus, trial.method.teacher) else "unit vectors"}
+    kind, input = encoder.card.encoder, encoder.card.input
+    if encoder.reads == "views":
+        return {"crop": f"{input.crop} pixels, in the middle" if input.crop else None}
+    return {
+        "points": input.points,
+        "clouds of fewer": SHORT[kind],
+        "order of points": "drawn by chance" if kind in IN_ORDER_DRAWN else "as stored",
+        "colour where there is none": round(input.fill, 4),
+    }
 
 
 def trials_of(asked: Asked, opened: list[Benchmark] | None = None) -> list[Trial]:

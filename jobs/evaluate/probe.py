@@ -21,8 +21,7 @@ from evaluate.benchmark import Benchmark
 from evaluate.features import Features
 from evaluate.linear_probe import SEEDS, SHOTS, Probe, accuracy, drawn, halves, probe
 from evaluate.result import Figure, Result
-from jobs.evaluate.asked import Asked, Trial, finish, trials_of, views_told
-from jobs.evaluate.zero_shot import fed_with
+from jobs.evaluate.asked import Asked, Trial, fed_with, finish, trials_of, views_told
 from jobs.progress import progress
 from jobs.refusal import Refusal
 from pipeline.stage import ObjectError

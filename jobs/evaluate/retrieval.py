@@ -20,8 +20,8 @@ from evaluate.benchmark import Benchmark
 from evaluate.features import Features, averages
 from evaluate.result import Figure, Result
 from evaluate.retrieval import TOP, alike, captions_of, retrieval, thumbnails_of
-from jobs.evaluate.asked import Asked, Method, Trial, finish, trials_of, views_told
-from jobs.evaluate.zero_shot import FULL, fed_with
+from jobs.evaluate.asked import Asked, Method, Trial, fed_with, finish, trials_of, views_told
+from jobs.evaluate.zero_shot import FULL
 from jobs.refusal import Refusal
 from schemas.corpus import Reader
 

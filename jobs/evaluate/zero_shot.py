@@ -11,7 +11,7 @@ are here. What was trained on of a benchmark is told before any figure.
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,10 @@ from jaxtyping import Float32
 
 from evaluate.benchmark import Benchmark
 from evaluate.class_names import class_source, class_vectors, source_told, teacher_in_tables
-from evaluate.features import IN_ORDER_DRAWN, SHORT, are_raw
 from evaluate.result import Figure, Result
 from evaluate.retrieval import TOP
 from evaluate.zero_shot import Rule, ZeroShot, zero_shot
-from jobs.evaluate.asked import Asked, Method, Trial, finish, trials_of, views_told
+from jobs.evaluate.asked import Asked, Method, Trial, fed_with, finish, trials_of, views_told
 from jobs.refusal import Refusal
 from pipeline.stage import ObjectError
 from pipeline.weights import TeacherError
@@ -122,20 +121,4 @@ def per_class(names: tuple[str, ...], found: list[ZeroShot]) -> dict[str, tuple[
         name: (sum(share for share, _ in seeds) / len(seeds), seeds[0][1])
         for name, seeds in zip(names, of_seeds, strict=True)
         if seeds[0][1]
-    }
-
-
-def fed_with(trial: Trial) -> dict[str, Any]:
-    """How the objects came to the encoder, as a result tells it."""
-    encoder = trial.method.encoder
-    if encoder is None:
-        return {"averaged": "raw vectors" if are_raw(trial.benchmark.corpus, trial.method.teacher) else "unit vectors"}
-    kind, input = encoder.card.encoder, encoder.card.input
-    if encoder.reads == "views":
-        return {"crop": f"{input.crop} pixels, in the middle" if input.crop else None}
-    return {
-        "points": input.points,
-        "clouds of fewer": SHORT[kind],
-        "order of points": "drawn by chance" if kind in IN_ORDER_DRAWN else "as stored",
-        "colour where there is none": round(input.fill, 4),
     }
