@@ -13,6 +13,8 @@ from evaluate.result import from_json
 from evaluate.retrieval import alike, both_ways, captions_of, cosines, ranked, retrieval, thumbnails_of
 from evaluate.sets.named import open_benchmark
 from jobs.__main__ import main
+from jobs.evaluate.asked import Method, Trial
+from jobs.evaluate.retrieval import Job, _others
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.corpus import CorpusError
@@ -225,6 +227,17 @@ def test_every_way_is_what_the_stored_embeddings_give(capsys, told, tmp_path):
     assert "one of those that its shape was made of" in found["image to 3d"].settings["query"]
     [pictured] = evaluated(capsys, told, tmp_path, "--views", "3", "--ways", "image-to-3d", "--image", "thumbnail")
     assert pictured.objects == 3 and pictured.settings["seeds"] == 1
+
+
+def test_each_seed_draws_other_views_as_queries(told, tmp_path):
+    benchmark = open_benchmark(f"mine={told.root}")
+    trial = Trial(
+        method=Method(name="m", encoder=None, teacher=TEACHER), benchmark=benchmark, opened=benchmark, trained=None, leaks=None
+    )
+    drawn = _others(Job(benchmarks=("mine",), out=tmp_path), trial, "image-to-3d")
+    for seed in range(2):
+        np.testing.assert_array_equal(drawn(seed)[1], averages(benchmark, TEACHER, views=1, seed=seed).vectors)
+    assert (drawn(0)[1] != drawn(1)[1]).any()
 
 
 def test_what_cannot_be_looked_up_is_said(capsys, told, tmp_path):
