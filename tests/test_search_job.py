@@ -10,6 +10,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from jobs.__main__ import main
 from pipeline.embed import EmbedImages
@@ -17,7 +18,7 @@ from pipeline.run import run
 from pipeline.stage import Single
 from pipeline.store import Corpus
 from pipeline.teacher import Teacher
-from pipeline.weights import TINY_TEACHER
+from pipeline.weights import TINY_TEACHER, TINY_WEIGHTS
 from reports.contact_sheet import MARGIN, Found, Subject, search_sheet, views_around
 from separable import TEACHER, separable
 from trainer.card import PointInput, ViewInput
@@ -215,6 +216,14 @@ def test_what_is_missing_is_said(search, seen, tmp_path):
     said = search("a chair", "--encoder", encoder(tmp_path / "two", "pointbert", TINY_TEACHER), teacher=None)
     assert said["code"] == 1 and "into the space of another one (weights_sha256 0000" in said["error"]
     assert "has no object 'test/77'" in search("--like", "test/77")["error"]
+
+
+def test_a_query_is_not_read_by_other_weights_of_the_same_name(search, tmp_path):
+    """Cosines between spaces mean nothing."""
+    weights = load_file(TINY_WEIGHTS)
+    save_file({name: 2 * value for name, value in weights.items()}, tmp_path / "shapes-v1.safetensors")
+    said = search("a chair", teacher=f"{TINY_TEACHER.partition(':')[0]}:{tmp_path}/shapes-v1.safetensors")
+    assert said["code"] == 1 and "rows of another teacher that is called" in said["error"]
 
 
 def test_wrong_arguments_are_refused(search, tmp_path):
