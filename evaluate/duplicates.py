@@ -46,9 +46,9 @@ POSES = 8  # that are fitted
 FITTED = 10  # times, with these points and again with all
 MEASURED = 512  # clouds of a collection on which the descriptors' noise is measured
 CUT = 1024  # points of each half of these, at most
-LEAST_CUTS = 64  # so many halves are compared, though the clouds be fewer
+LEAST_CUTS = 128  # so many halves are compared, though the clouds be fewer
 RIDGE = 0.03  # share of the mean variance that is added to each direction's noise
-REACH = 1.0  # candidates are at most this many times as far apart as almost all halves of one cloud
+REACH = 1.5  # candidates are at most this many times as far apart as almost all halves of one cloud
 ALMOST_ALL = 0.99
 MOST = 16  # candidates for each object
 LOOKS_ALIKE, MOST_ALIKE = 0.97, 4  # cosine of embeddings, and candidates for each object, of those told by their views
@@ -103,18 +103,19 @@ def near_duplicates(
     others: Clouds | None = None,
     *,
     also: Iterable[tuple[int, int]] = (),
+    known: Iterable[tuple[int, int]] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[int, int, float]]:
     """Pairs of the same shape: number of the one, number of the other, and their `distance`, by number. `others` None: among
-    themselves, each pair once. `also`: pairs that are to be compared whatever their descriptors are. `progress` is told how many
-    clouds are described and pairs compared, of how many."""
+    themselves, each pair once. `also`: pairs that are to be compared whatever their descriptors are; `known`: pairs that are not to
+    be. `progress` is told how many clouds are described and pairs compared, of how many."""
     within, others = others is None, some if others is None else others
     clouds = len(some.ids) + (0 if within else len(others.ids))
     mine = descriptors(some, lambda done: progress(done, clouds))
     theirs = mine if within else descriptors(others, lambda done: progress(len(some.ids) + done, clouds))
     compared, reach = _measured(others) if within else _measured(some, others)
     near = {(i, j) for i, j in candidates(mine @ compared, theirs @ compared, MOST + within, reach)}
-    pairs = np.array(sorted({*near, *also}), np.int64).reshape(-1, 2)
+    pairs = np.array(sorted({*near, *also}.difference(known)), np.int64).reshape(-1, 2)
     if within:
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     return list(_proven(some, others, pairs, lambda done: progress(clouds + done, clouds + len(pairs))))

@@ -241,9 +241,12 @@ def _near(
     found: dict[tuple[str, str], float] = {}
     for part in parts:
         ours = of_corpus(part.root, keep=part.ids, version=part.versions and part.versions[POINTS.name])
-        pairs = near_duplicates(theirs, ours, also=_seen_alike(part, ours, benchmark, theirs), progress=progress)
+        their_number, our_number = ({id: number for number, id in enumerate(clouds.ids)} for clouds in (theirs, ours))
+        told = [(their_number[i], our_number[j]) for i, j in known if i in their_number and j in our_number]
+        also = _seen_alike(part, ours, benchmark, theirs)
+        pairs = near_duplicates(theirs, ours, also=also, known=told, progress=progress)
         found |= {(theirs.ids[i], ours.ids[j]): apart for i, j, apart in pairs}
-    return [(*pair, apart) for pair, apart in found.items() if pair not in known], None
+    return [(*pair, apart) for pair, apart in found.items()], None
 
 
 def _seen_alike(trained: TrainedOn, ours: Clouds, benchmark: Benchmark, theirs: Clouds) -> list[tuple[int, int]]:
