@@ -7,7 +7,8 @@ corpus.need("points").to_table(columns=["object_id", "xyz"])
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,9 +38,10 @@ class CorpusError(Exception):
 
 @dataclass(frozen=True)
 class Reader:
-    """The folder or URI that holds `<table>.lance`, to be read."""
+    """The folder or URI that holds `<table>.lance`, to be read. `versions`: by table, which one; None: the newest of each."""
 
     root: str
+    versions: dict[str, int] | None = field(default=None, hash=False)
 
     @classmethod
     def at(cls, root: str) -> Self:
@@ -51,6 +53,10 @@ class Reader:
 
     def open(self, table: str, version: int | None = None) -> lance.LanceDataset | None:
         """The table, or None when it has not been made."""
+        if version is None and self.versions is not None:
+            if table not in self.versions:
+                return None
+            version = self.versions[table]
         try:
             return lance.dataset(self.uri(table), version=version)
         except (ValueError, FileNotFoundError) as error:
@@ -72,9 +78,58 @@ class Reader:
 
     def tables(self) -> list[str]:
         """Names of the tables there are."""
+        if self.versions is not None:
+            return sorted(self.versions)
         files, root = fsspec.url_to_fs(self.root)
         found = [*files.glob(f"{root}/*.lance"), *files.glob(f"{root}/*/*.lance")]
         return sorted(path[len(root) + 1 :].removesuffix(".lance") for path in found)
+
+    def pinned(self) -> Self:
+        """The corpus as it is now: what is written from now on is not seen."""
+        return replace(self, versions={table: self.need(table).version for table in self.tables()})
+
+    def as_it_was(self, when: str) -> Self:
+        """The corpus at an earlier time: each table at the version that was the newest one then, none where it was not made yet.
+
+        `when`: a date ("2026-11-20", its first moment), a time ("2026-11-20T12:00"), both UTC where they do not say otherwise; or a
+        tag or number of a version of `objects`, which stand for the last moment at which that version was the newest. Tables that
+        have the same tag are taken at it. ValueError: it is none of these. CorpusError: that version is not there, or not any more.
+        """
+        objects = self.need(OBJECTS.name)
+        tags = objects.tags.list()
+        number = tags[when]["version"] if when in tags else int(when) if when.isdecimal() else None
+        moment = _moment(when) if number is None else None
+        versions: dict[str, int | None] = {}
+        for table in self.tables():
+            dataset = self.need(table)
+            tagged = dataset.tags.list().get(when)
+            if tagged is not None:
+                versions[table] = tagged["version"]
+            elif table == OBJECTS.name and number is not None:
+                versions[table] = number
+            else:
+                moment = moment or self._end_of(objects, number)
+                versions[table] = _newest(dataset, moment)
+        found = replace(self, versions={table: version for table, version in versions.items() if version is not None})
+        if found.open(OBJECTS.name) is None:
+            first = _versions(objects)[0]
+            raise CorpusError(f"{self.root} had no objects at {when}: the first version of them is of {_told(first[1])}")
+        return found
+
+    def _end_of(self, objects: lance.LanceDataset, number: int) -> datetime:
+        """The last moment at which a version was the newest one of `objects`."""
+        times = dict(_versions(objects))
+        if number not in times:
+            there = ", ".join(map(str, times))
+            raise CorpusError(f"{self.root} has no version {number} of its objects, or not any more; it has: {there}")
+        if number == max(times):
+            return datetime.now(UTC)
+        if number + 1 not in times:
+            raise CorpusError(
+                f"{self.root}: until when version {number} of its objects was the newest is not known any more, for version "
+                f"{number + 1} was cleaned away: give a time instead; version {number} is of {_told(times[number])}"
+            )
+        return times[number + 1] - timedelta(microseconds=1)
 
     def teachers(self) -> list[str]:
         """Names of the teachers that have embedded the objects' views."""
@@ -119,6 +174,42 @@ class Reader:
                     f"python -m jobs embed {self.root} --teacher {teacher}"
                 )
         return first
+
+
+def _versions(dataset: lance.LanceDataset) -> list[tuple[int, datetime]]:
+    """Number and time of the versions that are there, ascending."""
+    found = ((version["version"], version["timestamp"].astimezone(UTC)) for version in dataset.versions())
+    return sorted(found)
+
+
+def _newest(dataset: lance.LanceDataset, moment: datetime) -> int | None:
+    """The version of a table that was the newest one at that moment; None: it was not made yet. CorpusError: it, or one that may
+    have been, was cleaned away."""
+    versions = _versions(dataset)
+    before = [number for number, time in versions if time <= moment]
+    if len(before) == len(versions):
+        return before[-1]
+    following, time = versions[len(before)]
+    if not before and following == 1:
+        return None
+    if not before or before[-1] + 1 != following:
+        raise CorpusError(
+            f"{dataset.uri}: the version that was the newest at {_told(moment)} was cleaned away; the oldest one from there on is "
+            f"version {following} of {_told(time)}: compare with that time or a later one"
+        )
+    return before[-1]
+
+
+def _moment(when: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(when)
+    except ValueError:
+        raise ValueError(f"{when!r} is no tag, number or time of a version (2026-11-20, 2026-11-20T12:00)") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _told(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")  # to the microsecond, so that it can be given as a time
 
 
 def quote(text: str) -> str:
