@@ -191,7 +191,7 @@ def _to_come_table(passes: dict[str, Any], prices: Prices) -> Rows:
 def _runs_table(figures: dict[str, Any]) -> Rows:
     shown = figures["latest_runs"]
     return Rows(
-        title="Runs" if len(shown) == figures["runs"] else f"The last {len(shown)} of {figures['runs']:,} runs",
+        title="Runs",
         head=("began (UTC)", "pass", "worked on", "seconds", "workers", "cores each", "GPUs each", "ended"),
         rows=tuple(
             (
@@ -207,6 +207,7 @@ def _runs_table(figures: dict[str, Any]) -> Rows:
             for run in shown
         ),
         folded=True,
+        note="" if len(shown) == figures["runs"] else f"The last {len(shown)} of {figures['runs']:,}.",
     )
 
 
