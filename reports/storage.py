@@ -195,7 +195,7 @@ def _bars(rooms: dict[str, Room]) -> Bars:
 
 
 def _table(tables: dict[str, dict[str, Any]]) -> Rows:
-    head = ("table", "rows", "MB", "live MB", "dead MB", "dead %", "bytes per row", "bytes per object", "fragments", "versions")
+    head = ("table", "rows", "MB", "live MB", "dead %", "bytes per row", "bytes per object", "fragments", "versions")
     return Rows(
         title="Tables",
         head=head,
@@ -203,7 +203,7 @@ def _table(tables: dict[str, dict[str, Any]]) -> Rows:
             (
                 name,
                 one["rows"],
-                *(round(one[part] / 1e6, 3) for part in ("bytes", "live_bytes", "dead_bytes")),
+                *(round(one[part] / 1e6, 3) for part in ("bytes", "live_bytes")),
                 None if one["dead_bytes_share"] is None else round(100 * one["dead_bytes_share"], 1),
                 *(None if one[per] is None else round(one[per]) for per in ("bytes_per_row", "bytes_per_object")),
                 one["fragments"],

@@ -144,7 +144,7 @@ def _passes_table(passes: dict[str, Any], prices: Prices) -> Rows:
     head = ["pass", "runs", "worked on", "unit", "failed", "wall h", "% of wall", "worker h", "core h", "GPU h", "per worker hour"]
     return Rows(
         title="Passes",
-        head=(*head, *((prices.currency, f"{prices.currency} per 1,000") if money else ()), "on"),
+        head=(*head, *((prices.currency, f"{prices.currency} per 1,000") if money else ())),
         rows=tuple(
             (
                 name,
@@ -156,7 +156,6 @@ def _passes_table(passes: dict[str, Any], prices: Prices) -> Rows:
                 one["wall_share"] and round(100 * one["wall_share"], 1),
                 *(_rounded(one[hours]) for hours in ("worker_hours", "cpu_hours", "gpu_hours", "tasks_per_worker_hour")),
                 *((_rounded(one["cost"]), _rounded(one["cost_per_1000"])) if money else ()),
-                ", ".join(one["devices"]),
             )
             for name, one in passes.items()
         ),
@@ -184,7 +183,7 @@ def _to_come_table(passes: dict[str, Any], prices: Prices) -> Rows:
             for name, one in coming.items()
         ),
         note="At the pace of the runs with the present settings, with as many workers as the last of them; empty where there was "
-        "none. What a changed setting or asset will have done again is not in it: `python -m jobs status` counts that.",
+        "none. What a changed setting or asset will have done again is not in it: python -m jobs status counts that.",
     )
 
 
@@ -192,7 +191,7 @@ def _runs_table(figures: dict[str, Any]) -> Rows:
     shown = figures["latest_runs"]
     return Rows(
         title="Runs",
-        head=("began (UTC)", "pass", "worked on", "seconds", "workers", "cores each", "GPUs each", "ended"),
+        head=("began (UTC)", "pass", "worked on", "seconds", "workers", "cores each", "GPUs each", "on", "ended"),
         rows=tuple(
             (
                 run["began"].removesuffix("+00:00").replace("T", " "),
@@ -202,6 +201,7 @@ def _runs_table(figures: dict[str, Any]) -> Rows:
                 run["workers"],
                 run["cpus"],
                 run["gpus"],
+                ", ".join(run["devices"]),
                 "by itself" if run["stopped_by"] is None else f"by {run['stopped_by']}",
             )
             for run in shown
