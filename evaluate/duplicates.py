@@ -34,7 +34,7 @@ from schemas.tables import OBJECTS, POINTS
 
 # Chosen on real and made objects: `python -m benchmarks.duplicates threshold ROOT …` prints what is missed by it.
 SAME = 1.2  # distance of two clouds up to which they are of one shape; 1: two samples of one surface
-HOPELESS = 2.2  # as told by few points before fitting: such a pair is not looked at any closer
+HOPELESS = 1.9, 1.6  # the same as a few points tell it before fitting and after it: such pairs are not looked at any closer
 
 FEWEST = 64  # distinct points that a cloud must have to be compared
 DESCRIBED = 4096  # points of a descriptor, at most
@@ -42,13 +42,13 @@ QUANTILES = 32
 STEPS = 16  # each point is paired with so many others
 COMPARED = 1024  # points of each of two samples of a cloud, in the proof
 COARSE = 256  # of these that choose the poses
-POSES = 8  # that are fitted
-FITTED = 10  # times, with these points and again with all
+POSES = 8, 2  # that are fitted roughly, and of these well
+FITTED = 3, 8  # times, roughly and well
 MEASURED = 512  # clouds of a collection on which the descriptors' noise is measured
 CUT = 1024  # points of each half of these, at most
 LEAST_CUTS = 128  # so many halves are compared, though the clouds be fewer
 RIDGE = 0.03  # share of the mean variance that is added to each direction's noise
-REACH = 1.5  # candidates are at most this many times as far apart as almost all halves of one cloud
+REACH = 1.0  # candidates are at most this many times as far apart as almost all halves of one cloud
 ALMOST_ALL = 0.99
 MOST = 16  # candidates for each object
 LOOKS_ALIKE, MOST_ALIKE = 0.97, 4  # cosine of embeddings, and candidates for each object, of those told by their views
@@ -252,12 +252,17 @@ def distance(one: Float[np.ndarray, "n 3"], other: Float[np.ndarray, "m 3"]) -> 
     turns = _turns(one, other)
     far = _apart_turned(moved[:few], fixed[:few], turns)
     own = np.mean([_apart(cloud[:few], cloud[count : count + few]) for cloud in (one, other)])
-    if far.min() > HOPELESS * own:
+    if far.min() > HOPELESS[0] * own:
         return float(far.min() / own)
-    fitted = [_fitted(moved[:few], fixed[:few], turns[pose], np.zeros(3, np.float32)) for pose in far.argsort()[:POSES]]
-    best = min(fitted, key=lambda pose: _apart(_at(moved[:few], *pose), fixed[:few]))
+    poses = [(turns[pose], np.zeros(3, np.float32)) for pose in far.argsort()[: POSES[0]]]
+    for times, kept in zip(FITTED, (POSES[1], 1), strict=True):
+        fitted = [_fitted(moved[:few], fixed[:few], pose, times) for pose in poses]
+        poses = sorted(fitted, key=lambda pose: _apart(_at(moved[:few], *pose), fixed[:few]))[:kept]
+    apart = _apart(_at(moved[:few], *poses[0]), fixed[:few])
+    if apart > HOPELESS[1] * own:
+        return float(apart / own)
     own = np.mean([_apart(cloud[:count], cloud[count:]) for cloud in (one, other)])
-    return float(_apart(_at(moved, *_fitted(moved, fixed, *best)), fixed) / own)
+    return float(_apart(_at(moved, *_fitted(moved, fixed, poses[0], FITTED[1])), fixed) / own)
 
 
 def _turns(one: Float32[np.ndarray, "n 3"], other: Float32[np.ndarray, "m 3"]) -> Float32[np.ndarray, "p 3 3"]:
@@ -294,13 +299,13 @@ def _apart_turned(
 def _fitted(
     moved: Float32[np.ndarray, "n 3"],
     fixed: Float32[np.ndarray, "n 3"],
-    turn: Float32[np.ndarray, "3 3"],
-    shift: Float32[np.ndarray, " 3"],
+    pose: tuple[Float32[np.ndarray, "3 3"], Float32[np.ndarray, " 3"]],
+    times: int,
 ) -> tuple[Float32[np.ndarray, "3 3"], Float32[np.ndarray, " 3"]]:
     """Besl and McKay 1992: each point to its nearest of the other cloud, both ways; the best turn and shift for these pairs (Kabsch
     1976); and again. A mirror stays one."""
-    tree = cKDTree(fixed)
-    for _ in range(FITTED):
+    tree, (turn, shift) = cKDTree(fixed), pose
+    for _ in range(times):
         at = _at(moved, turn, shift)
         pairs = tree.query(at)[1], cKDTree(at).query(fixed)[1]
         source, target = np.concatenate([at, at[pairs[1]]]), np.concatenate([fixed[pairs[0]], fixed])
