@@ -41,7 +41,7 @@ def victims(driver):
 
 
 def rows(corpus, table, columns):
-    keys = [name for name in columns if name in ("object_id", "view", "origin", "caption", "text_sha256", "stage")]
+    keys = [name for name in columns if name in ("object_id", "view", "origin", "caption", "text_sha256", "name", "stage")]
     return corpus.need(table).to_table(columns=columns).sort_by([(name, "ascending") for name in keys])
 
 
