@@ -67,7 +67,7 @@ def categories(corpus: Reader, *, classes_shown: int = CLASSES_SHOWN, classes_ke
 
 def tail(sizes: Int[np.ndarray, " classes"]) -> dict[str, Any]:
     """What is to be known of classes by how many objects each has: `classes`; how many of the largest hold half of all (an object
-    counts in each of its classes), and their share of the classes; those with a single object, those with few, and their shares; the
+    counts in each of its classes), and their share of the classes; those with a single object, those with few, their shares; the
     size of the `median` one."""
     classes = len(sizes)
     sums = np.cumsum(np.sort(sizes)[::-1])

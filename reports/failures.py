@@ -23,7 +23,7 @@ LOG_SHOWN = 4000  # characters of a log, its last ones
 PICTURE = 144  # pixels, the longer side of what is shown of an object's first view
 QUALITY = 70  # of that picture, WebP's
 MUCH = 0.05  # of all objects failed for one reason: worth a warning
-OF_WARNING = 3  # objects named for each warning
+OF_WARNING = 2  # objects named for each warning
 WARNED = {OBJECTS.name: "asset", POINTS.name: "shape"}  # what the warnings of a table are about
 
 Row = dict[str, Any]

@@ -31,11 +31,13 @@ KINDS = {
     "not_done": "not done yet",
 }
 SEVERAL = "several reasons"
-ASKED_FOR = {  # the steps that every corpus has, and how a person calls them
+ASKED_FOR = {  # what the steps ask for, in words
     "ingested": "ingested",
     "pictures": "pictures",
     "points": "points",
     "kept_caption": "a kept caption",
+    "image_embeddings": "pictures embedded",
+    "text_embeddings": "captions embedded",
 }
 
 # Kind, stage and reason ("" where there is none).
@@ -50,13 +52,6 @@ class Step:
     name: str
     having: Bool[np.ndarray, " n"]
     tables: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """What it asks for, in words."""
-        kind, _, teacher = self.name.partition("/")
-        embedded = {"image_embeddings": "pictures embedded", "text_embeddings": "captions embedded"}
-        return f"{embedded[kind]}, {teacher}" if teacher else ASKED_FOR[self.name]
 
 
 def funnel(corpus: Reader) -> Section:
@@ -80,6 +75,16 @@ def funnel(corpus: Reader) -> Section:
     figures = _figures(sources, steps, by_step, losses)
     exhibits = _exhibits(sources, steps, by_step, losses, figures)
     return Section(key="funnel", title=title, lead=_lead(figures), figures=figures, gates=_gates(figures), exhibits=tuple(exhibits))
+
+
+def labels(steps: list[Step]) -> dict[str, str]:
+    """How a person calls the steps, by their names; a teacher is named where there are several."""
+    teachers = {step.name.partition("/")[2] for step in steps} - {""}
+    found = {}
+    for step in steps:
+        kind, _, teacher = step.name.partition("/")
+        found[step.name] = f"{ASKED_FOR[kind]}, {teacher}" if len(teachers) > 1 and teacher else ASKED_FOR[kind]
+    return found
 
 
 def named(corpus: Reader) -> pa.Array:
@@ -299,7 +304,7 @@ def _exhibits(
 ) -> Iterator[Exhibit]:
     if not figures["named"]:
         return
-    whole = figures["named"]
+    whole, called = figures["named"], labels(steps)
     tone = "good" if figures["complete"] == whole else "plain"
     yield Tiles(
         (
@@ -315,7 +320,7 @@ def _exhibits(
     bars = [Bar("named by the sources", whole)]
     for step in steps:
         there = figures["steps"][step.name]
-        bars.append(Bar(step.label, there["reached"], f"{-there['lost']:,}" if there["lost"] else ""))
+        bars.append(Bar(called[step.name], there["reached"], f"{there['lost']:,} lost here" if there["lost"] else ""))
     yield Bars(
         title="Objects that reach each step",
         unit="objects",
@@ -325,7 +330,7 @@ def _exhibits(
     )
     yield Rows(
         title="By source",
-        head=("source", "named", *(step.label for step in steps), "complete %"),
+        head=("source", "named", *(called[step.name] for step in steps), "complete %"),
         rows=tuple(
             (source, *(int(there[number]) for there in by_step), round(100 * by_step[-1][number] / by_step[0][number], 1))
             for number, source in enumerate(sources)
@@ -337,7 +342,7 @@ def _exhibits(
             head=("lost at", "because", "objects", "% of all", "of which sources"),
             rows=tuple(
                 (
-                    step.label,
+                    called[step.name],
                     _because(why),
                     int(n.sum()),
                     round(100 * int(n.sum()) / whole, 2),
@@ -352,7 +357,7 @@ def _exhibits(
         yield Rows(
             title="What objects lack",
             head=("what", "objects without it"),
-            rows=tuple((step.label, figures["lacking"][step.name]) for step in steps if figures["lacking"][step.name]),
+            rows=tuple((called[step.name], figures["lacking"][step.name]) for step in steps if figures["lacking"][step.name]),
             folded=True,
             note="Whatever else they lack: an object may count in several rows.",
         )

@@ -1,7 +1,7 @@
 """Under which licences the objects are, what those allow, and whom to name.
 
 What a licence allows is told from its SPDX id: a Creative Commons id says it itself (https://creativecommons.org/licenses/); for
-the software licences that sources name it is as https://choosealicense.com/appendix has it; for collections without an SPDX id it is
+the software licences that sources name it is as https://choosealicense.com/appendix has it; for collections that have none it is
 what their terms are known to say. Of anything else it is not known. This is no legal advice, and a collection as a whole may have
 terms of its own.
 """
@@ -179,7 +179,7 @@ def _to_look_at(figures: dict[str, Any]) -> Iterator[str]:
         yield f"{counted('not_to_give_on_share')} are under terms by which they may not be given on to anyone: do not publish them."
     if figures["noderivatives_share"]:
         counts = counted("noderivatives_share")
-        yield f"{counts} allow no adaptations to be given on: have somebody say who knows the law whether views and points are such."
+        yield f"{counts} allow no adaptations to be given on: ask somebody who knows the law whether views and points are such."
     if figures["nobody_to_name"]:
         yield f"{figures['nobody_to_name']:,} objects ask for their creator to be named, and none is known of them."
 

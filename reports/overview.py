@@ -162,7 +162,8 @@ def _exhibits(figures: dict[str, Any]) -> Iterator[Exhibit]:
             )
             for name, one in figures["tables"].items()
         ),
-        note=f"Made by: the stages, and the version of each one's code. {_made_with(figures)}",
+        note=f"Made by: the stages, and the version of each one's code. {_made_with(figures)} The oldest trace of this corpus is of "
+        f"{_day(figures['began'])}.",
     )
     yield Rows(
         title="Settings that made each table",
@@ -191,14 +192,12 @@ def flat(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]
 
 def _tiles(figures: dict[str, Any]) -> Tiles:
     names = {"views": "views", "clouds": "point clouds", "kept_captions": "captions to train on"}
-    since = f"begun on {_day(figures['began'])}, or before" if _day(figures["began"]) != _day(figures["changed"]) else ""
     return Tiles(
         (
             Tile("objects", f"{figures['objects']:,}", f"{size_text(figures['asset_bytes'])} of assets"),
             Tile("sources", f"{len(figures['sources']):,}"),
             *(Tile(label, "none" if figures[name] is None else f"{figures[name]:,}") for name, label in names.items()),
             Tile("teachers", f"{len(figures['teachers']):,}"),
-            Tile("last changed", _day(figures["changed"]), since),
         )
     )
 
