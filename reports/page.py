@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
@@ -36,22 +35,28 @@ def page(sections: Sequence[Section], *, title: str, made: str) -> str:
     keys = [section.key for section in sections]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(f"two sections of a report have the key {twice[0]!r}, by which it is linked; give one of them another key")
-    drawn = any(isinstance(exhibit, Histogram | Map) for section in sections for exhibit in section.exhibits)
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
+    drawn = any(isinstance(exhibit, Histogram | Map) for exhibit in exhibits)
     scripts = [(HOME / "page.js").read_text("utf-8"), *([get_plotlyjs()] if drawn else [])]
     return _template().render(
         sections=sections,
         title=title,
         made=made,
-        style=Markup((HOME / "page.css").read_text("utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
+        style=(HOME / "page.css").read_text("utf-8"),
+        scripts=scripts,
+        policy=_policy(scripts, webgl=any(isinstance(exhibit, Map) and _by_webgl(exhibit) for exhibit in exhibits)),
     )
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """A Content-Security-Policy under which these scripts alone run and nothing is loaded. Styles: plotly sets its own."""
+def _policy(scripts: Sequence[str], *, webgl: bool) -> str:
+    """A Content-Security-Policy under which these scripts alone run and nothing is loaded. Plotly sets styles, and for WebGL it
+    compiles functions."""
     hashes = (f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    allowed = {"script-src": " ".join(hashes), "style-src": "'unsafe-inline'", "img-src": "data: blob:"}
+    allowed = {
+        "script-src": " ".join([*hashes, *(["'unsafe-eval'"] if webgl else [])]),
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+    }
     nothing = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
     return "; ".join(f"{what} {where}" for what, where in (nothing | allowed).items())
 
@@ -145,8 +150,12 @@ def _map(exhibit: Map) -> dict[str, Any]:
         ],
         "cells": [-1 if picture is None else next(numbers) for picture in exhibit.pictures],
         "sprite": _sprite([picture for picture in exhibit.pictures if picture is not None]),
-        "svgAtMost": SVG_AT_MOST,
+        "webgl": _by_webgl(exhibit),
     }
+
+
+def _by_webgl(exhibit: Map) -> bool:
+    return len(exhibit.x) > SVG_AT_MOST
 
 
 def _rounded(value: str | float | None) -> str | float | None:

@@ -126,6 +126,14 @@ def test_only_its_own_two_scripts_may_run_and_nothing_may_be_loaded():
     assert allowed["default-src"] == "'none'" and set(allowed.values()) == {"'none'"}
 
 
+@pytest.mark.parametrize("count", [module.SVG_AT_MOST, module.SVG_AT_MOST + 1])
+def test_only_a_map_that_is_drawn_by_webgl_may_compile_functions(count):
+    numbers = (0.0,) * count
+    told = parsed(Map(title="m", x=numbers, y=numbers, labels=("a",) * count, colors={}, pictures=(None,) * count))
+    [policy] = told.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    assert ("'unsafe-eval'" in policy) == (count > module.SVG_AT_MOST)
+
+
 def test_no_address_leads_out_of_the_file():
     told = lxml.html.document_fromstring(page(of_every_kind("x"), title="t", made="m"))
     places = told.xpath("//@src | //@href | //@action | //@data | //@poster | //@srcset")

@@ -180,9 +180,13 @@ const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, dou
 // What is pointed at, said beside it; `at` in pixels of the chart.
 function cardOf(chart) {
   const card = chart.appendChild(element("div", { className: "card", hidden: true }));
+  const ring = chart.appendChild(element("i", { className: "ring", hidden: true }));
   return {
-    hide: () => (card.hidden = true),
+    hide: () => (card.hidden = ring.hidden = true),
     show(at, title, lines, picture) {
+      ring.hidden = false;
+      ring.style.left = `${at.x}px`;
+      ring.style.top = `${at.y}px`;
       const list = element("dl");
       for (const [name, text, swatch] of lines) {
         const term = element("dt");
@@ -273,15 +277,14 @@ function histogram(chart, data) {
 // Plotly reads a few tags in its own texts; a text of the corpus has none.
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-const hasWebGL = () => Boolean(document.createElement("canvas").getContext("webgl"));
-
 function map(chart, data) {
   const count = data.x.length;
   const colorings = data.colors.length ? data.colors : [{ name: "", groups: true, values: data.x.map(() => "objects") }];
-  const kind = count > data.svgAtMost && hasWebGL() ? "scattergl" : "scatter";
+  let kind = data.webgl ? "scattergl" : "scatter";
   const touch = matchMedia("(pointer: coarse)").matches;
   let coloring = colorings[0];
   let left = new Set(); // groups that are not shown
+  let groups = [];
   let pointed = null;
 
   const plot = element("div", { className: "plot" });
@@ -336,7 +339,7 @@ function map(chart, data) {
   }
 
   function draw() {
-    const groups = groupsOf();
+    groups = groupsOf();
     const size = Math.max(4, Math.min(11, 160 / Math.sqrt(count))) + (touch ? 1.5 : 0);
     const known = coloring.groups ? [] : coloring.values.filter((value) => value !== null).sort((a, b) => a - b);
     const [low, high] = [0.02, 0.98].map((share) => known[Math.floor(share * (known.length - 1))]); // a stray one hides no scale
@@ -345,7 +348,6 @@ function map(chart, data) {
       mode: "markers",
       x: objects.map((object) => data.x[object]),
       y: objects.map((object) => data.y[object]),
-      customdata: objects,
       hoverinfo: "none",
       visible: !left.has(name),
       marker: {
@@ -371,6 +373,10 @@ function map(chart, data) {
       yaxis: { ...hidden, range: y, scaleanchor: "x" },
     });
     Plotly.react(plot, traces, layout, CONFIG);
+    if (plot.querySelector(".no-webgl")) {
+      kind = "scatter";
+      return draw();
+    }
     card.hide();
     if (coloring.groups) legend.replaceChildren(...groups.map(entry));
     else {
@@ -443,8 +449,9 @@ function map(chart, data) {
   };
 
   draw();
-  plot.on("plotly_hover", ({ points: [one] }) => point(one.customdata));
-  plot.on("plotly_click", ({ points: [one] }) => point(one.customdata));
+  for (const event of ["plotly_hover", "plotly_click"]) {
+    plot.on(event, ({ points: [{ curveNumber, pointNumber }] }) => point(groups[curveNumber].objects[pointNumber]));
+  }
   plot.on("plotly_unhover", () => touch || card.hide());
   plot.on("plotly_relayouting", card.hide);
   plot.addEventListener(
