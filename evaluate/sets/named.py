@@ -33,7 +33,7 @@ def open_benchmark(asked: str, *, part: Half = "test") -> Benchmark:
     if not (name and equals and place):
         raise ValueError(f"{asked!r} is not NAME=PLACE: for instance modelnet40=/data/modelnet40, or a split of a corpus=its root")
     if "://" not in place and not Path(place).exists():
-        raise ValueError(f"{asked}: there is no {place}")
+        raise ValueError(f"there is no {place}")
     if "://" in place or (Path(place).is_dir() and Reader.at(place).open(OBJECTS.name) is not None):
         benchmark = in_corpus(name, place, part)
     elif name in BENCHMARKS:
@@ -41,5 +41,5 @@ def open_benchmark(asked: str, *, part: Half = "test") -> Benchmark:
     else:
         raise ValueError(f"{place} is no corpus, which could have a split {name!r}; of files are read: {', '.join(BENCHMARKS)}")
     if not benchmark.ids:
-        raise ValueError(f"{asked}: none of the {len(benchmark.missing):,} listed objects is there")
+        raise ValueError(f"none of the {len(benchmark.missing):,} listed objects is there")
     return benchmark
