@@ -27,6 +27,7 @@ STRIP = (384, 96)  # room for a failure's thumbnail, pixels
 BESIDE = 640  # width of what is said beside it
 RANK = 84  # width of the column of ranks and scores
 LARGE, LARGE_LINE = 28, 38  # size of a query's text, and how far its lines are apart
+QUALITIES = (80, 60, 40, 20)  # of strips, WebP's
 ONE_COLOR = 8  # standard deviation of a channel, 0..255, below which colours count as one
 # Where an object without views is looked at from: azimuths and height in degrees; the unit sphere is whole in the picture.
 AZIMUTHS, HEIGHT, DISTANCE, FOCAL = (30, 120, 210, 300, 75, 255), 25, 3.2, 1.45
@@ -109,7 +110,7 @@ def search_sheet(
     room = views * (tile + GAP) - GAP
     width = 2 * MARGIN + RANK + room
     lines = _broken(query, LARGE, RANK + room, most=3)
-    shown = [pictures[number] for number in _spread(len(pictures), views)]
+    shown = [pictures[number] for number in evenly(len(pictures), views)]
     header = LARGE_LINE * len(lines) + LINE + (GAP + tile if shown else 0) + MARGIN
     band = 3 * LINE + GAP // 2 + tile + MARGIN
     sheet = Image.new("RGB", (width, 2 * MARGIN + header + band * len(found) - MARGIN // 2), PAPER)
@@ -145,6 +146,26 @@ def views_around(points: Row, count: int, tile: int) -> list[Image.Image]:
         }
         pictures.append(Image.fromarray(picture_of_points(points, view, tile)))
     return pictures
+
+
+def strip(pictures: Sequence[Image.Image], tile: int, most_bytes: int) -> bytes:
+    """Pictures side by side, each in the middle of a square of `tile` pixels: a WebP with alpha, of the best of QUALITIES with
+    which it has at most `most_bytes`, or else of the last."""
+    sheet = Image.new("RGBA", (len(pictures) * tile, tile))
+    for place, picture in enumerate(pictures):
+        fitted = _fitted(picture, tile)
+        sheet.paste(fitted, (place * tile + (tile - fitted.width) // 2, (tile - fitted.height) // 2))
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        sheet.save(file, "WEBP", quality=quality, method=4)
+        if file.tell() <= most_bytes:
+            break
+    return file.getvalue()
+
+
+def strip_of_views(views: Sequence[Row], tile: int, most_bytes: int) -> bytes:
+    """Rows of VIEWS as `strip` has them."""
+    return strip([_picture(view) for view in views], tile, most_bytes)
 
 
 def picture_of_points(points: Row, view: Row, tile: int) -> UInt8[np.ndarray, "h w 4"]:
@@ -199,8 +220,8 @@ def _draw_band(sheet: Image.Image, top: int, subject: Subject, views: int, pairs
     text = subject.captions[0] if subject.captions else "(no caption)"
     _write(draw, (MARGIN, top + LINE), text, size=15, ink=INK if subject.captions else GREY, room=room)
     left, top = MARGIN, top + 2 * LINE + GAP
-    shown = _spread(len(subject.views), views)
-    paired = {shown[place] for place in _spread(len(shown), pairs)} if subject.points else set()
+    shown = evenly(len(subject.views), views)
+    paired = {shown[place] for place in evenly(len(shown), pairs)} if subject.points else set()
     for number in shown:
         view = subject.views[number]
         picture = _fitted(_picture(view), tile)
@@ -231,7 +252,7 @@ def _draw_found(sheet: Image.Image, top: int, rank: int, found: Found, views: in
     _write(draw, (left, top + LINE), text, size=15, ink=INK if subject.captions else GREY, room=room)
     _write(draw, (left, top + 2 * LINE), found.about, size=13, ink=GREY, room=room)
     top += 3 * LINE + GAP // 2
-    pictures = [_picture(subject.views[number]) for number in _spread(len(subject.views), views)]
+    pictures = [_picture(subject.views[number]) for number in evenly(len(subject.views), views)]
     if not pictures and subject.points:
         pictures = views_around(subject.points, views, tile)
     for number, picture in enumerate(pictures):
@@ -362,6 +383,6 @@ def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return np.any([wide[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def evenly(count: int, wanted: int) -> list[int]:
     """At most `wanted` of the numbers below `count`, from the first on, evenly spread."""
     return sorted({number * count // min(wanted, count) for number in range(min(wanted, count))})

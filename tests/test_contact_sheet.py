@@ -11,7 +11,7 @@ from reports.contact_sheet import (
     STRIP,
     Subject,
     _grown,
-    _spread,
+    evenly,
     _write,
     contact_sheet,
     failure_sheet,
@@ -179,4 +179,4 @@ def test_any_text_fits_on_its_line(text):
     [(12, 6, [0, 2, 4, 6, 8, 10]), (12, 3, [0, 4, 8]), (2, 6, [0, 1]), (0, 6, []), (5, 3, [0, 1, 3])],
 )
 def test_the_views_shown_are_spread_evenly(count, wanted, numbers):
-    assert _spread(count, wanted) == numbers
+    assert evenly(count, wanted) == numbers
