@@ -162,7 +162,7 @@ def _exhibits(figures: dict[str, Any]) -> Iterator[Exhibit]:
             )
             for name, one in figures["tables"].items()
         ),
-        note=f"Made by: the stages, and the version of each one's code. {_made_with(figures)} The oldest trace of this corpus is of "
+        note=f"Made by: the stages, and the version of each one's code. {_made_with(figures)} The oldest trace of it here is of "
         f"{_day(figures['began'])}.",
     )
     yield Rows(
