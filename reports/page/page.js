@@ -227,10 +227,9 @@ function histogram(chart, data) {
         width: lows.map((low, bin) => edges[bin + 1] - low),
         y: heights[which],
         marker: { color: color(name, several ? 0.14 : 1), line: { width: several ? 0 : 0.5, color: color("paper") } },
-        hoverinfo: "none",
       };
       const line = { shape: "hv", color: color(name), width: 1.75 };
-      const outline = { type: "scatter", mode: "lines", x: [edges[0], ...edges], y: [0, ...heights[which], 0], line, hoverinfo: "skip" };
+      const outline = { type: "scatter", mode: "lines", x: [edges[0], ...edges], y: [0, ...heights[which], 0], line };
       return several ? [bars, outline] : [bars];
     });
     const highest = Math.max(...heights.flat());
@@ -238,8 +237,7 @@ function histogram(chart, data) {
       margin: { l: 48, r: 14, t: marks.length ? 10 + 14 * marks.length : 10, b: 40 },
       bargap: 0,
       barmode: "overlay",
-      hovermode: "x",
-      hoverdistance: -1,
+      hovermode: false,
       dragmode: false,
       xaxis: { ...axis(), type: log ? "log" : "linear", range: [edges[0], edges.at(-1)].map(position), showgrid: false, ticks: "outside" },
       yaxis: { ...axis(), rangemode: "tozero", nticks: 5, tickformat: data.shares ? ".2~p" : "~s" },
@@ -260,17 +258,23 @@ function histogram(chart, data) {
   }
 
   draw();
-  plot.on("plotly_hover", ({ points: [point] }) => {
-    const bin = point.pointNumber;
-    const { xaxis, yaxis } = point;
-    const at = { x: xaxis._offset + xaxis.d2p(point.x), y: yaxis._offset + yaxis.d2p(Math.max(...heights.map((one) => one[bin]))) };
+  const pointed = ({ clientX }) => {
+    const { xaxis, yaxis } = plot._fullLayout;
+    const x = xaxis.p2d(clientX - plot.getBoundingClientRect().left - xaxis._offset);
+    const bin = edges.findLastIndex((edge) => edge <= x);
+    if (bin < 0 || bin === lows.length) return card.hide();
+    const at = {
+      x: xaxis._offset + (xaxis.d2p(edges[bin]) + xaxis.d2p(edges[bin + 1])) / 2,
+      y: yaxis._offset + yaxis.d2p(Math.max(...heights.map((one) => one[bin]))),
+    };
     const lines = series.map(({ name, counts }, which) => [
-      several ? name : "", `${number(counts[bin])} (${percent(totals[which] ? counts[bin] / totals[which] : 0)})`,
-      several && `c${which % PALETTE}`,
+      several ? name : "", `${number(counts[bin])} (${percent(counts[bin] / (totals[which] || 1))})`, several && `c${which % PALETTE}`,
     ]);
     card.show(at, `${number(edges[bin])} to ${number(edges[bin + 1])} ${data.unit}`, lines);
-  });
-  plot.on("plotly_unhover", card.hide);
+  };
+  plot.addEventListener("pointermove", pointed);
+  plot.addEventListener("pointerdown", pointed);
+  plot.addEventListener("pointerleave", card.hide);
   return draw;
 }
 
