@@ -1,11 +1,13 @@
 """Corpora with holes: objects of several sources, each stopped somewhere by chance, and what their report should say of them."""
 
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from pipeline.store import Corpus
 from schemas.check import to_table
@@ -31,10 +33,17 @@ def put(corpus: Corpus, table: Table, rows: Iterable[dict], *stages: dict) -> No
     corpus.append(table, corpus.write(table, to_table(table, filled)))
 
 
+def picture(color: tuple[int, int, int] = (90, 90, 90), size: int = 2) -> bytes:
+    """An encoded picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGBA", (size, size), (*color, 255)).save(file, "PNG")
+    return file.getvalue()
+
+
 def view_row(object_id: str, view: int, **changes) -> dict:
-    """A row of VIEWS without a picture in it."""
+    """A row of VIEWS."""
     square = {"width": 2, "height": 2, "intrinsics": [1.0] * 4, "camera_to_world": [0.0] * 16}
-    row = {"object_id": object_id, "view": view, "stage": "render", "stage_key": "k", "image": b"", "kind": "rendered"}
+    row = {"object_id": object_id, "view": view, "stage": "render", "stage_key": "k", "image": picture(), "kind": "rendered"}
     return row | square | changes
 
 
