@@ -103,7 +103,7 @@ def what_changed(found: Comparison) -> Section:
     objects, counts = found.objects, found.objects.counts()
     common = objects.now - counts["added"]
     shares = {
-        "objects_added_share": counts["added"] / objects.before if objects.before else None,
+        "objects_added_share": counts["added"] / objects.now if objects.now else None,
         "objects_removed_share": counts["removed"] / objects.before if objects.before else None,
         "objects_changed_share": counts["changed"] / common if common else None,
         "moved_distributions": sum(surely for _, surely in found.moved),
@@ -158,7 +158,7 @@ def _warnings(found: Comparison) -> tuple[str, ...]:
             f"{_count(len(found.settings), 'setting')} not as in {found.told}: rows made with these and with those may be unlike."
         )
     far = [one for one, surely in found.moved if surely and one.distance >= FAR]
-    said += [f"{one.name}: {_percent(one.distance)} lie elsewhere than in {found.told} ({_p(one)})." for one in far[:WARNED]]
+    said += [f"{one.name}: moved by {_percent(one.distance)} against {found.told} ({_p(one)})." for one in far[:WARNED]]
     return tuple(said)
 
 
