@@ -38,6 +38,7 @@ JOBS = {
     "evaluate fine-tune": "an encoder of points and a head learn a benchmark's classes",
     "evaluate table": "several evaluations side by side, and beside the published",
     "status": "what is done, still to do and failed, per stage",
+    "explore": "look through a corpus in the browser: search, open, spin",
     "retry": "forget failures, so that the next run tries again",
     "maintain": "give back the room of deleted rows and old versions",
     "doctor": "what this machine has, and what is missing",
