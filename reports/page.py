@@ -26,6 +26,7 @@ from reports.section import Bars, Exhibit, Histogram, Map, Rows, Section
 HOME = Path(__file__).with_name("page")
 SPRITE = ((600, 96), (6_000, 64), (40_000, 40))  # up to so many pictures of a map are so many pixels wide
 SPRITE_QUALITY = 60  # WebP's
+LONG = 30  # letters of a cell from which on its column is not squeezed
 SVG_AT_MOST = 4_000  # points of a map that are drawn as SVG, which prints sharply; more are drawn by WebGL where there is any
 
 
@@ -72,7 +73,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "number": _number,
-        "numeric": _numeric,
+        "kinds": _kinds,
         "picture": _picture,
         "chart": lambda exhibit: _histogram(exhibit) if isinstance(exhibit, Histogram) else _map(exhibit),
         "share": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
@@ -98,11 +99,16 @@ def _number(value: str | int | float | None) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
 
 
-def _numeric(table: Rows) -> list[bool]:
-    """Which columns of a table hold numbers and nothing else, and at least one."""
-    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.head)
-    told = [[value for value in column if value is not None] for column in columns]
-    return [bool(column) and not any(isinstance(value, str) for value in column) for column in told]
+def _kinds(table: Rows) -> list[str]:
+    """Of each column of a table: "number" where it holds numbers and nothing else, at least one; "long" where a text needs room."""
+    kinds = []
+    for column in range(len(table.head)):
+        told = [row[column] for row in table.rows if row[column] is not None]
+        if told and not any(isinstance(value, str) for value in told):
+            kinds.append("number")
+        else:
+            kinds.append("long" if any(len(_number(value)) > LONG for value in told) else "")
+    return kinds
 
 
 def _full(exhibit: Bars) -> int:

@@ -253,6 +253,8 @@ function histogram(chart, data) {
       }),
     });
     layout.xaxis.title.text = plain(data.unit);
+    if (log) layout.xaxis.dtick = edges.at(-1) / edges[0] > 30 ? 1 : "D2";
+    if (edges.at(-1) <= 1) layout.xaxis.exponentformat = "none"; // shares as numbers, not as "100µ"
     if (!data.shares && highest < 5) layout.yaxis.dtick = 1;
     Plotly.react(plot, traces, layout, CONFIG);
   }
