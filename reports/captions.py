@@ -27,6 +27,7 @@ KEPT_SHOWN = 12  # captions of an origin, to be read
 DROPPED_SHOWN = 3  # of each reason of an origin
 ORIGINS_SHOWN = 12  # of which samples are shown
 SHARED_SHOWN = 20  # texts that most objects share
+READABLE = 280  # characters of a text that are shown; a dropped one may be a whole page
 MOST_PER_OBJECT = 10  # kept captions; objects with more stand together
 WORDS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)  # bins of the lengths
 COSINES = tuple(np.linspace(-0.2, 0.6, 41).round(2))
@@ -297,7 +298,7 @@ def _warnings(figures: Mapping[str, Any]) -> Iterator[str]:
     for one in figures["most_shared"][:1]:
         if figures["most_shared_share"] > MANY_SHARE and one["objects"] > MOST_PER_OBJECT:
             yield (
-                f"One text, “{one['text']}”, is a kept caption of {one['objects']:,} objects: in a batch each of "
+                f"One text, “{_short(one['text'])}”, is a kept caption of {one['objects']:,} objects: in a batch each of "
                 "them is a wrong negative of the others."
             )
     if (figures["foreign_share"] or 0) > MANY_FOREIGN:
@@ -360,7 +361,7 @@ def _exhibits(
         yield Rows(
             title="Texts that most objects share",
             head=("text", "objects"),
-            rows=tuple((one["text"], one["objects"]) for one in figures["most_shared"]),
+            rows=tuple((_short(one["text"]), one["objects"]) for one in figures["most_shared"]),
             folded=True,
             note="Kept captions that say the same, letter by letter, of several objects.",
         )
@@ -441,12 +442,16 @@ def _drawn(corpus: Reader, texts: Texts, mask: Bool[np.ndarray, " n"], count: in
     for id in ids.to_pylist():
         several = sorted(found[id], key=lambda row: (row["stage"], row["caption"]))
         rows.append(several[rng.integers(len(several))])
-    return [(row["object_id"], row["text"], _said(row)) for row in rows]
+    return [(row["object_id"], _short(row["text"]), _said(row)) for row in rows]
 
 
 def _said(row: Mapping[str, Any]) -> str:
     said = [row["dropped_because"], row["model"], None if row["score"] is None else f"cosine {row['score']:.2f}"]
     return " · ".join(filter(None, said))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= READABLE else f"{text[:READABLE].rstrip()} … ({len(text):,} characters)"
 
 
 def _percent(share: float) -> str:

@@ -10,21 +10,22 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from reports.contact_sheet import evenly, strip_of_views
-from reports.fit import fit
+from reports.embeddings import agreement
 from reports.funnel import sources_of
+from reports.portraits import facts
 from reports.sample import chosen, rows_of
 from reports.scans import counts, scanned
 from reports.section import Bar, Bars, Exhibit, Histogram, Picture, Pictures, Rows, Section, Tile, Tiles
 from reports.spreads import coded, histogram, spread_of, unknown
 from schemas.corpus import Reader
-from schemas.tables import CAPTIONS, OBJECTS, VIEWS
+from schemas.tables import CAPTIONS, VIEWS
 
 BLANK = 0.001  # alpha_coverage of a view in which next to nothing is seen: 50 of 224 x 224 pixels
 RANDOM_SHOWN, RANKED_SHOWN, SUSPECTS_SHOWN = 16, 8, 4  # objects: by chance; best and worst; of each suspicion
 RATED = 2_000  # objects whose views are compared with their captions, where captions have no score
 STRIP_VIEWS, STRIP_TILE, STRIP_BYTES = 4, 80, 10_000  # of the picture of one object: views, pixels, bytes at most
 MANY_SUSPICIOUS = 0.1  # share of the objects that is worth a warning
-FROM_ZERO = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # bins of what mostly is 0
+FROM_ALMOST_NONE = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # bins of what mostly is 0
 SHARES = tuple(np.linspace(0, 1, 41))
 VARIANCES = tuple(np.geomspace(1e-6, 1, 37))
 SPREADS = tuple(np.linspace(0, 0.9, 46))
@@ -316,11 +317,11 @@ def _exhibits(corpus: Reader, measured: Measured, figures: Mapping[str, Any], gr
         note="An object may be suspicious and right: a needle is thin, a white ball looks alike from all sides.",
     )
     shown = sorted({id for group in groups for id in group.notes})
-    strips, names = _strips(corpus, shown), _names(corpus, shown)
+    strips, about = _strips(corpus, shown), facts(corpus, pa.array(shown, pa.string()), ["name"])
     for group in groups:
         yield Pictures(
             title=group.title,
-            pictures=tuple(Picture(strips[id], names.get(id) or id, _joined(id, names, note)) for id, note in group.notes.items()),
+            pictures=tuple(_picture(id, strips[id], about, note) for id, note in group.notes.items()),
             tile=STRIP_VIEWS * STRIP_TILE,
             note=group.says,
         )
@@ -387,14 +388,15 @@ def _order(corpus: Reader, measured: Measured, teacher: str | None, seed: int, r
     score = _caption_scores(corpus, measured)
     if not np.isnan(score).all():
         return _Order(score, "cosine", "By the mean score of their kept captions: cosine of caption and views.")
-    teachers = corpus.teachers()
-    if teacher or teachers:
-        teacher = teacher or teachers[0]
-        ids = chosen(measured.objects, rated, seed=seed)
-        score[pc.index_in(ids, measured.objects).to_numpy()] = fit(corpus, teacher, ids)
+    teachers = [teacher] if teacher else corpus.teachers()
+    if teachers:
+        found = agreement(corpus, teachers[0], sample=rated, seed=seed)
+        object = pc.fill_null(pc.index_in(found.ids, measured.objects), -1).to_numpy()
+        score[object[object >= 0]] = found.score[object >= 0]
     if not np.isnan(score).all():
-        among = "" if len(ids) == len(score) else f", of {len(ids):,} objects drawn by chance"
-        return _Order(score, "cosine", f"By the mean cosine of their views and their kept captions under {teacher}{among}.")
+        says = f"By the mean cosine of their views and their kept captions under {teachers[0]}"
+        among = "" if len(found.ids) < rated else f", of {rated:,} objects drawn by chance"
+        return _Order(score, "cosine", f"{says}{among}.")
     says = "By how much of their pictures they fill, for no caption has a score and there are no embeddings."
     return _Order(measured.per_object("alpha_coverage", "mean"), "alpha_coverage", says)
 
@@ -425,53 +427,42 @@ def _strips(corpus: Reader, ids: Sequence[str]) -> dict[str, bytes]:
     return strips
 
 
-def _names(corpus: Reader, ids: Sequence[str]) -> dict[str, str]:
-    """The names that objects have."""
-    rows = rows_of(corpus, OBJECTS.name, pa.array(ids, pa.string()))
-    read = corpus.need(OBJECTS.name).take(rows, columns=["object_id", "name"]).to_pylist() if len(rows) else []
-    return {row["object_id"]: row["name"] for row in read if row["name"]}
-
-
-def _joined(id: str, names: Mapping[str, str], note: str) -> str:
-    return " · ".join(filter(None, [note, id if id in names else ""]))
+def _picture(id: str, strip: bytes, about: Mapping[str, Mapping[str, Any]], note: str) -> Picture:
+    name = about.get(id, {}).get("name")
+    return Picture(strip, name or id, " · ".join(filter(None, [note, id if name else ""])))
 
 
 def _histograms(measured: Measured) -> Iterator[Histogram]:
     names, source = sources_of(measured.objects)
     of_view = source[measured.object]
 
-    def by_source(title: str, measure: str, edges: Sequence[float], **said: Any) -> Histogram:
-        unit = said.pop("unit", f"{measure}, of views")
-        return histogram(title, unit, edges, measured.of[measure], names, of_view, **said)
+    def by_source(title: str, measure: str, edges: Sequence[float], note: str) -> Histogram:
+        return histogram(title, f"{measure}, of views", edges, measured.of[measure], names, of_view, note=note)
 
-    lowest = "0 is counted in the lowest bin."
     yield by_source(
-        "Coverage", "alpha_coverage", SHARES, note="Share of the picture that the object covers. Photos without a mask have none."
+        "Coverage", "alpha_coverage", SHARES, note="Share of the picture that the object covers. Unmasked photos tell none."
     )
     yield by_source("Brightness", "luminance", SHARES, note="Mean luminance of the object's pixels, sRGB; 0 is black, 1 is white.")
     yield by_source(
-        "Variety of colour",
-        "color_spread",
-        SPREADS,
-        note="How far the object's pixels lie from their mean colour; 0 is one colour.",
+        "Variety of colour", "color_spread", SPREADS, note="How far the object's pixels lie from their mean colour; 0: one colour."
     )
-    yield by_source(
-        "Dark pixels", "dark_share", FROM_ZERO, log=True, note=f"Share of the object's pixels with luminance below 5/255. {lowest}"
-    )
-    yield by_source(
-        "Bright pixels",
-        "bright_share",
-        FROM_ZERO,
-        log=True,
-        note=f"Share of the object's pixels with luminance above 250/255. {lowest}",
-    )
-    yield by_source(
-        "Cut off at the border",
-        "border_coverage",
-        FROM_ZERO,
-        log=True,
-        note=f"Mean alpha of the outermost pixels of a view. {lowest}",
-    )
+    for title, measure, says in (
+        ("Dark pixels", "dark_share", "Share of the object's pixels with luminance below 5/255."),
+        ("Bright pixels", "bright_share", "Share of the object's pixels with luminance above 250/255."),
+        ("Cut off at the border", "border_coverage", "Mean alpha of the outermost pixels of a view."),
+    ):
+        none = measured.of[measure] < FROM_ALMOST_NONE[0]
+        note = f"{says} Left out are {none.sum():,} views with less than {FROM_ALMOST_NONE[0]:g}."
+        yield histogram(
+            title,
+            f"{measure}, of views",
+            FROM_ALMOST_NONE,
+            np.where(none, np.nan, measured.of[measure]),
+            names,
+            of_view,
+            log=True,
+            note=note,
+        )
     yield histogram(
         "How much the views of an object differ",
         "view_variance, of objects",
