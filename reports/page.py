@@ -26,6 +26,8 @@ from reports.section import Bars, Exhibit, Histogram, Map, Rows, Section
 HOME = Path(__file__).with_name("page")
 SPRITE = ((600, 96), (6_000, 64), (40_000, 40))  # up to so many pictures of a map are so many pixels wide
 SPRITE_QUALITY = 60  # WebP's
+PALETTE = 10  # colours of series, --c0 … in page.css
+NAMED = {"red": "c5", "green": "c6", "blue": "c0"}  # those of them that a series' own name asks for
 LONG = 30  # letters of a cell from which on its column is not squeezed
 SVG_AT_MOST = 4_000  # points of a map that are drawn as SVG, which prints sharply; more are drawn by WebGL where there is any
 
@@ -78,6 +80,7 @@ def _template() -> jinja2.Template:
         "chart": lambda exhibit: _histogram(exhibit) if isinstance(exhibit, Histogram) else _map(exhibit),
         "share": lambda part, whole: f"{100 * part / whole:.2f}" if whole else "0",
         "full": _full,
+        "colors": _colors,
         "groups": _groups,
     }
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
@@ -127,12 +130,20 @@ def _uri(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
+def _colors(exhibit: Histogram) -> list[str]:
+    """The colour of each series, as page.css calls it."""
+    return [NAMED.get(name, f"c{number % PALETTE}") for number, name in enumerate(exhibit.series)]
+
+
 def _histogram(exhibit: Histogram) -> dict[str, Any]:
     """What page.js draws a histogram from."""
     return {
         "unit": exhibit.unit,
         "edges": [float(edge) for edge in exhibit.edges],
-        "series": [{"name": name, "counts": [int(count) for count in counts]} for name, counts in exhibit.series.items()],
+        "series": [
+            {"name": name, "color": color, "counts": [int(count) for count in counts]}
+            for (name, counts), color in zip(exhibit.series.items(), _colors(exhibit), strict=True)
+        ],
         "log": exhibit.log,
         "shares": exhibit.shares,
         "marks": {name: float(value) for name, value in exhibit.marks.items()},

@@ -262,18 +262,18 @@ def test_a_histogram_has_its_figures_in_a_table_and_for_the_script():
         title="h",
         unit="words",
         edges=(1.0, 10.0, 100.0),
-        series={"a": (1, 2000), "b": (0, 3)},
+        series={"a": (1, 2000), "red": (0, 3)},
         log=True,
         shares=True,
         marks={"m": 7},
     )
     told = parsed(chart)
     cells = [[cell.text_content() for cell in row.iter("td", "th")] for row in told.xpath("//details//tr")]
-    assert cells == [["from", "to (words)", "a", "b"], ["1", "10", "1", "0"], ["10", "100", "2,000", "3"]]
+    assert cells == [["from", "to (words)", "a", "red"], ["1", "10", "1", "0"], ["10", "100", "2,000", "3"]]
     assert json.loads(told.xpath("//script[@type='application/json']")[0].text) == {
         "unit": "words",
         "edges": [1, 10, 100],
-        "series": [{"name": "a", "counts": [1, 2000]}, {"name": "b", "counts": [0, 3]}],
+        "series": [{"name": "a", "color": "c0", "counts": [1, 2000]}, {"name": "red", "color": "c5", "counts": [0, 3]}],
         "log": True,
         "shares": True,
         "marks": {"m": 7},

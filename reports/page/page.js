@@ -219,8 +219,7 @@ function histogram(chart, data) {
   const position = log ? Math.log10 : (value) => value;
 
   function draw() {
-    const traces = series.flatMap((_, which) => {
-      const name = `c${which % PALETTE}`;
+    const traces = series.flatMap(({ color: name }, which) => {
       const bars = {
         type: "bar",
         x: lows.map((low, bin) => (low + edges[bin + 1]) / 2),
@@ -254,7 +253,7 @@ function histogram(chart, data) {
     });
     layout.xaxis.title.text = plain(data.unit);
     if (log) layout.xaxis.dtick = edges.at(-1) / edges[0] > 30 ? 1 : "D2";
-    if (edges.at(-1) <= 1) layout.xaxis.exponentformat = "none"; // shares as numbers, not as "100µ"
+    if (edges.at(-1) < 1e4) layout.xaxis.exponentformat = "none"; // 0.0001, not "100µ"
     if (!data.shares && highest < 5) layout.yaxis.dtick = 1;
     Plotly.react(plot, traces, layout, CONFIG);
   }
@@ -269,8 +268,8 @@ function histogram(chart, data) {
       x: xaxis._offset + (xaxis.d2p(edges[bin]) + xaxis.d2p(edges[bin + 1])) / 2,
       y: yaxis._offset + yaxis.d2p(Math.max(...heights.map((one) => one[bin]))),
     };
-    const lines = series.map(({ name, counts }, which) => [
-      several ? name : "", `${number(counts[bin])} (${percent(counts[bin] / (totals[which] || 1))})`, several && `c${which % PALETTE}`,
+    const lines = series.map(({ name, counts, color: swatch }, which) => [
+      several ? name : "", `${number(counts[bin])} (${percent(counts[bin] / (totals[which] || 1))})`, several && swatch,
     ]);
     card.show(at, `${number(edges[bin])} to ${number(edges[bin + 1])} ${data.unit}`, lines);
   };
