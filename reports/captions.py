@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float32, Int, Int8, Int32
 from reports.sample import chosen
 from reports.scans import scanned
 from reports.section import Bar, Bars, Exhibit, Rows, Samples, Section, Tile, Tiles
-from reports.spreads import coded, histogram, spread_of, unknown
+from reports.spreads import coded, histogram, percent, share_of, spread_of, unknown
 from schemas.corpus import Reader
 from schemas.tables import CAPTIONS, OBJECTS
 
@@ -189,31 +189,27 @@ def _figures(corpus: Reader, texts: Texts) -> dict[str, Any]:
     return {
         "captions": count,
         "kept": int(kept.sum()),
-        "kept_share": _share(kept.sum(), count),
-        "dropped_share": _share((~kept).sum(), count),
+        "kept_share": share_of(kept.sum(), count),
+        "dropped_share": share_of((~kept).sum(), count),
         "objects": objects,
         "captionless": captionless,
-        "captionless_share": _share(captionless, objects),
-        "kept_per_object": _share(kept.sum(), objects),
+        "captionless_share": share_of(captionless, objects),
+        "kept_per_object": share_of(kept.sum(), objects),
         "kept_per_object_with_any": spread_of(with_any.astype(np.float32)),
         "words": spread_of(texts.words[kept].astype(np.float32)),
         "score": spread_of(texts.score),
         "distinct_texts": int((texts.objects_of > 0).sum()),
-        "shared_share": _share((texts.objects_of[texts.text[kept]] > 1).sum(), kept.sum()),
+        "shared_share": share_of((texts.objects_of[texts.text[kept]] > 1).sum(), kept.sum()),
         "most_shared": most_shared,
-        "most_shared_share": _share(most_shared[0]["objects"] if most_shared else 0, len(with_any)),
-        "english_share": _share(language[ENGLISH], kept.sum()),
-        "foreign_share": _share(foreign, kept.sum()),
-        "untold_share": _share(kept.sum() - language[ENGLISH] - foreign, kept.sum()),
+        "most_shared_share": share_of(most_shared[0]["objects"] if most_shared else 0, len(with_any)),
+        "english_share": share_of(language[ENGLISH], kept.sum()),
+        "foreign_share": share_of(foreign, kept.sum()),
+        "untold_share": share_of(kept.sum() - language[ENGLISH] - foreign, kept.sum()),
         "scripts": _counted(SCRIPT_NAMES, texts.script[kept]),
         "languages": _counted(LANGUAGES, texts.language[kept & (texts.script == 0)]),
         "dropped": _counted(texts.reasons, texts.reason[~kept]),
         "origins": {name: _origin(texts, number) for number, name in sorted(enumerate(texts.origins), key=lambda pair: pair[1])},
     }
-
-
-def _share(part: int | None, whole: int | None) -> float | None:
-    return float(part / whole) if whole else None
 
 
 def _origin(texts: Texts, number: int) -> dict[str, Any]:
@@ -227,7 +223,7 @@ def _origin(texts: Texts, number: int) -> dict[str, Any]:
     return {
         "captions": int(here.sum()),
         "kept": int(kept.sum()),
-        "kept_share": _share(kept.sum(), here.sum()),
+        "kept_share": share_of(kept.sum(), here.sum()),
         "objects": len(np.unique(texts.object[kept])),
         "words": spread_of(texts.words[kept].astype(np.float32)),
         "score": spread_of(texts.score[here]),
@@ -278,13 +274,13 @@ def _lead(figures: Mapping[str, Any]) -> str:
         return "The table of captions is empty."
     said = (
         f"{figures['kept']:,} of {figures['captions']:,} captions are kept for training "
-        f"({_percent(figures['kept_share'])}); half of them have {figures['words']['median']:.0f} words or fewer."
+        f"({percent(figures['kept_share'])}); half of them have {figures['words']['median']:.0f} words or fewer."
         if figures["kept"]
         else f"None of {figures['captions']:,} captions is kept for training."
     )
     if figures["objects"]:
         said += (
-            f" {figures['captionless']:,} of {figures['objects']:,} objects ({_percent(figures['captionless_share'])}) have none."
+            f" {figures['captionless']:,} of {figures['objects']:,} objects ({percent(figures['captionless_share'])}) have none."
         )
     return said
 
@@ -292,7 +288,7 @@ def _lead(figures: Mapping[str, Any]) -> str:
 def _warnings(figures: Mapping[str, Any]) -> Iterator[str]:
     if (figures["captionless_share"] or 0) > MANY_CAPTIONLESS:
         yield (
-            f"{_percent(figures['captionless_share'])} of the objects have no kept caption: they are not trained on where captions "
+            f"{percent(figures['captionless_share'])} of the objects have no kept caption: they are not trained on where captions "
             "are asked for."
         )
     for one in figures["most_shared"][:1]:
@@ -302,7 +298,7 @@ def _warnings(figures: Mapping[str, Any]) -> Iterator[str]:
                 "them is a wrong negative of the others."
             )
     if (figures["foreign_share"] or 0) > MANY_FOREIGN:
-        yield f"{_percent(figures['foreign_share'])} of the kept captions are not English, as far as it can be told."
+        yield f"{percent(figures['foreign_share'])} of the kept captions are not English, as far as it can be told."
 
 
 def _exhibits(
@@ -369,18 +365,16 @@ def _exhibits(
 
 
 def _tiles(figures: Mapping[str, Any]) -> Tiles:
-    tiles = [Tile("kept", f"{figures['kept']:,}", f"{_percent(figures['kept_share'])} of {figures['captions']:,}")]
+    tiles = [Tile("kept", f"{figures['kept']:,}", f"{percent(figures['kept_share'])} of {figures['captions']:,}")]
     if figures["objects"]:
         without = figures["captionless"]
         tone = "bad" if figures["captionless_share"] > MANY_CAPTIONLESS else "plain"
-        tiles.append(Tile("objects without one", f"{without:,}", _percent(figures["captionless_share"]) + " of all", tone))
+        tiles.append(Tile("objects without one", f"{without:,}", percent(figures["captionless_share"]) + " of all", tone))
         tiles.append(Tile("kept per object", f"{figures['kept_per_object']:.1f}", "mean over all objects"))
     if figures["kept"]:
         tiles.append(Tile("different texts", f"{figures['distinct_texts']:,}", "among those kept"))
-        tiles.append(Tile("shared", _percent(figures["shared_share"]), "of those kept say what another object's says"))
-        tiles.append(
-            Tile("told as English", _percent(figures["english_share"]), f"{_percent(figures['untold_share'])} are not told")
-        )
+        tiles.append(Tile("shared", percent(figures["shared_share"]), "of those kept say what another object's says"))
+        tiles.append(Tile("told as English", percent(figures["english_share"]), f"{percent(figures['untold_share'])} are not told"))
     return Tiles(tuple(tiles))
 
 
@@ -452,7 +446,3 @@ def _said(row: Mapping[str, Any]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= READABLE else f"{text[:READABLE].rstrip()} … ({len(text):,} characters)"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -20,7 +20,7 @@ from reports.portraits import facts
 from reports.sample import chosen, rows_of
 from reports.scans import counts, scanned
 from reports.section import Bar, Bars, Exhibit, Histogram, Picture, Pictures, Rows, Section, Tile, Tiles
-from reports.spreads import histogram, spread_of, unknown
+from reports.spreads import histogram, percent, share_of, spread_of, unknown
 from schemas.check import matrix
 from schemas.corpus import Reader
 from schemas.tables import POINTS, POINTS_PER_OBJECT
@@ -42,6 +42,7 @@ WARNINGS = {  # of pipeline/shape.py, in words
     "tiny_mesh": "fewer than four triangles",
 }
 
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709, as for views
 CHANNELS = ("red", "green", "blue")
 SIZES = tuple(np.geomspace(1, 1e8, 33))
 AREAS = tuple(np.geomspace(1e-4, 1e3, 36))
@@ -180,11 +181,11 @@ def _figures(corpus: Reader, sizes: Sizes, clouds: Clouds) -> dict[str, Any]:
         "area": spread_of(sizes.area),
         "warnings": {row["warnings"]: row["count"] for row in counts(corpus.open(POINTS.name), ["warnings"]).to_pylist()},
         "warned": (warned := _warned(corpus)),
-        "warned_share": _share(warned, len(sizes.objects)),
+        "warned_share": share_of(warned, len(sizes.objects)),
         "looked_at": len(clouds.objects),
-        "colored_share": _share(colored.sum(), len(colored)),
-        "grey_share": _share(clouds.grey.sum(), len(colored)),
-        "one_color_share": _share(clouds.one_color.sum(), len(colored)),
+        "colored_share": share_of(colored.sum(), len(colored)),
+        "grey_share": share_of(clouds.grey.sum(), len(colored)),
+        "one_color_share": share_of(clouds.one_color.sum(), len(colored)),
         "color": {name: spread_of(clouds.color[:, channel]) for channel, name in enumerate(CHANNELS)},
         "extent": {axis: spread_of(clouds.extent[:, number]) for number, axis in enumerate("xyz")},
         "farthest": spread_of(clouds.farthest),
@@ -192,7 +193,7 @@ def _figures(corpus: Reader, sizes: Sizes, clouds: Clouds) -> dict[str, Any]:
         "neighboured": int((~np.isnan(clouds.spacing)).sum()),
         "spacing": spread_of(clouds.spacing),
         "evenness": spread_of(clouds.evenness),
-        "uneven_share": _share((clouds.evenness < UNEVEN).sum(), (~np.isnan(clouds.evenness)).sum()),
+        "uneven_share": share_of((clouds.evenness < UNEVEN).sum(), (~np.isnan(clouds.evenness)).sum()),
         "sources": {
             name: {
                 "objects": int((source == which).sum()),
@@ -208,10 +209,6 @@ def _warned(corpus: Reader) -> int:
     """How many objects have a warning about their shape."""
     table = corpus.open(POINTS.name)
     return 0 if table is None else table.count_rows(filter="array_length(warnings) > 0")
-
-
-def _share(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
 
 
 def _gates(figures: Mapping[str, Any]) -> dict[str, float | None]:
@@ -232,13 +229,13 @@ def _lead(figures: Mapping[str, Any]) -> str:
     if figures["clouds"]:
         said += f"; {figures['clouds']:,} are point clouds themselves" if figures["meshes"] else ", of point clouds"
     sampled = "" if figures["looked_at"] == figures["objects"] else f" of the {figures['looked_at']:,} looked at"
-    return f"{said}. {_percent(figures['colored_share'])}{sampled} are coloured."
+    return f"{said}. {percent(figures['colored_share'])}{sampled} are coloured."
 
 
 def _warnings(figures: Mapping[str, Any]) -> Iterator[str]:
     if figures["objects"] and figures["warned_share"] > MANY_WARNED:
         which = ", ".join(figures["warnings"])
-        yield f"{_percent(figures['warned_share'])} of the objects have a warning about their shape ({which})."
+        yield f"{percent(figures['warned_share'])} of the objects have a warning about their shape ({which})."
     nearest = figures["farthest"]["min"]
     if nearest is not None and nearest < NORMAL:
         yield (
@@ -279,9 +276,9 @@ def _tiles(figures: Mapping[str, Any]) -> Tiles:
     of = f"of {figures['looked_at']:,} objects looked at"
     tiles = [
         Tile("objects", f"{figures['objects']:,}", f"{figures['meshes']:,} meshes, {figures['clouds']:,} point clouds"),
-        Tile("coloured", _percent(figures["colored_share"]), of),
-        Tile("of one colour", _percent(figures["one_color_share"]), of),
-        Tile("warned", f"{figures['warned']:,}", f"{_percent(figures['warned_share'])} have an odd shape"),
+        Tile("coloured", percent(figures["colored_share"]), of),
+        Tile("of one colour", percent(figures["one_color_share"]), of),
+        Tile("warned", f"{figures['warned']:,}", f"{percent(figures['warned_share'])} have an odd shape"),
     ]
     if figures["evenness"]["median"] is not None:
         tiles.append(
@@ -313,8 +310,9 @@ def _histograms(sizes: Sizes, clouds: Clouds, figures: Mapping[str, Any]) -> Ite
     yield histogram(
         "Extent", "canonical frame", EXTENTS, clouds.extent.ravel(), axes, every, note=f"Of the bounding boxes. {looked_at}"
     )
-    yield histogram("Mean colour", "sRGB", LEVELS, clouds.color.ravel(), CHANNELS, every, note=looked_at)
     names, source = sources_of(clouds.objects)
+    note = f"Mean luminance of the points' colours, sRGB; 0 is black, 1 is white. {looked_at}"
+    yield histogram("Brightness", "luminance", LEVELS, clouds.color @ LUMINANCE, names, source, note=note)
     near = f"Of {figures['neighboured']:,} objects, drawn by chance."
     yield histogram(
         "Distance to the nearest point",
@@ -346,7 +344,3 @@ def _pictures(corpus: Reader, ids: pa.Array) -> Iterator[Picture]:
         size = f"{row['faces']:,} triangles" if row["faces"] else f"a cloud of {row['vertices']:,} points"
         note = " · ".join(filter(None, [size, row["object_id"] if name else ""]))
         yield Picture(strip(views_around(row, SIDES, TILE), TILE, STRIP_BYTES), name or row["object_id"], note)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -24,6 +24,16 @@ def coded(pieces: Iterable[pa.Array | pa.ChunkedArray]) -> tuple[pa.Array, Int32
     return whole.chunk(0).dictionary, np.concatenate(codes).astype(np.int32, copy=False)
 
 
+def share_of(part: int | None, whole: int | None) -> float | None:
+    """A share, 0..1; None: of nothing, or not known."""
+    return float(part / whole) if whole else None
+
+
+def percent(share: float) -> str:
+    """A share to be read, "3.1 %", not broken between lines."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
 def unknown(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The same figures by name, and none of them known."""
     return {name: unknown(value) if isinstance(value, Mapping) else None for name, value in figures.items()}

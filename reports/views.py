@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32
 
 from reports.contact_sheet import evenly, strip_of_views
 from reports.embeddings import agreement
@@ -16,7 +16,7 @@ from reports.portraits import facts
 from reports.sample import chosen, rows_of
 from reports.scans import counts, scanned
 from reports.section import Bar, Bars, Exhibit, Histogram, Picture, Pictures, Rows, Section, Tile, Tiles
-from reports.spreads import coded, histogram, spread_of, unknown
+from reports.spreads import coded, histogram, percent, share_of, spread_of, unknown
 from schemas.corpus import Reader
 from schemas.tables import CAPTIONS, VIEWS
 
@@ -228,7 +228,6 @@ def _figures(corpus: Reader, measured: Measured, excess: Mapping[str, Float[np.n
     for one in excess.values():
         any_at_all |= one > 0
     coverage = measured.of["alpha_coverage"]
-    masked = ~np.isnan(coverage)
     names, source = sources_of(measured.objects)
     views = np.bincount(measured.object, minlength=objects)
     return {
@@ -237,15 +236,15 @@ def _figures(corpus: Reader, measured: Measured, excess: Mapping[str, Float[np.n
         "views_per_object": spread_of(views.astype(np.float32)),
         "kinds": counts(corpus.open(VIEWS.name), KINDS).to_pylist(),
         "blank_views": int((coverage < BLANK).sum()),
-        "blank_view_share": float((coverage[masked] < BLANK).mean()) if masked.any() else None,
+        "blank_view_share": share_of((coverage < BLANK).sum(), (~np.isnan(coverage)).sum()),
         "suspicious": int(any_at_all.sum()),
-        "suspicious_share": float(any_at_all.mean()) if objects else None,
+        "suspicious_share": share_of(any_at_all.sum(), objects),
         "suspicions": {
             one.name: {
                 "rule": one.rule,
                 "objects": int((excess[one.name] > 0).sum()),
                 "judged": int((~np.isnan(excess[one.name])).sum()),
-                "share": _mean(excess[one.name][~np.isnan(excess[one.name])] > 0),
+                "share": share_of((excess[one.name] > 0).sum(), (~np.isnan(excess[one.name])).sum()),
             }
             for one in SUSPICIONS
         },
@@ -259,10 +258,6 @@ def _figures(corpus: Reader, measured: Measured, excess: Mapping[str, Float[np.n
             for which, name in enumerate(names)
         },
     }
-
-
-def _mean(mask: Bool[np.ndarray, " n"]) -> float | None:
-    return float(mask.mean()) if len(mask) else None
 
 
 def _gates(figures: Mapping[str, Any]) -> dict[str, float | None]:
@@ -289,7 +284,7 @@ def _lead(figures: Mapping[str, Any]) -> str:
     if not found:
         return f"{said} None of the objects is suspicious."
     return (
-        f"{said} {figures['suspicious']:,} objects ({_percent(figures['suspicious_share'])}) are worth a look ({', '.join(found)})."
+        f"{said} {figures['suspicious']:,} objects ({percent(figures['suspicious_share'])}) are worth a look ({', '.join(found)})."
     )
 
 
@@ -297,7 +292,7 @@ def _warnings(figures: Mapping[str, Any]) -> Iterator[str]:
     for one in SUSPICIONS:
         found = figures["suspicions"][one.name]
         if (found["share"] or 0) > MANY_SUSPICIOUS:
-            yield f"{one.title}: {found['objects']:,} objects, {_percent(found['share'])} of those it is known of ({one.rule})."
+            yield f"{one.title}: {found['objects']:,} objects, {percent(found['share'])} of those it is known of ({one.rule})."
     if len({(kind["rig"], kind["width"], kind["height"]) for kind in figures["kinds"] if kind["kind"] == "rendered"}) > 1:
         yield "Not all rendered views are of one rig and size: embeddings and models see different things of different objects."
 
@@ -338,12 +333,12 @@ def _tiles(figures: Mapping[str, Any]) -> Tiles:
         Tile(
             "worth a look",
             f"{figures['suspicious']:,}",
-            f"{_percent(figures['suspicious_share'])} of {figures['objects']:,} objects",
+            f"{percent(figures['suspicious_share'])} of {figures['objects']:,} objects",
         ),
     ]
     if figures["blank_view_share"] is not None:
         tiles.append(Tile("blank views", f"{figures['blank_views']:,}", f"less than {BLANK:.1%} of the picture is covered"))
-        tiles.append(Tile("covered", _percent(median), "of the picture, median over the views"))
+        tiles.append(Tile("covered", percent(median), "of the picture, median over the views"))
     return Tiles(tuple(tiles))
 
 
@@ -490,7 +485,3 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[Rows]:
             for name, one in figures["sources"].items()
         ),
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
