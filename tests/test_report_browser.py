@@ -1,6 +1,7 @@
 """The report's page in a browser: what moves, what is pointed at, how it is on a phone, and that it asks nobody anything."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,16 @@ import pytest
 from chromium import PHONE, browser  # noqa: F401
 from PIL import Image
 
+from pipeline.store import Corpus
+from reports.captions import captions
+from reports.embeddings import embeddings
+from reports.failures import failures
+from reports.overview import overview
 from reports.page import SVG_AT_MOST, page
 from reports.section import Bar, Bars, Case, Cases, Histogram, Map, Picture, Pictures, Rows, Samples, Section, Tile, Tiles
+from schemas.check import to_table
+from schemas.tables import FAILURES
+from separable import separable
 
 HOSTILE = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'><b>bold</b>"
 EVAL = " &#39;unsafe-eval&#39;"
@@ -144,6 +153,45 @@ def point_at(tab, chart, x: float, y: float) -> None:
     )
     tab.mouse.move(at[0] + 2, at[1] + 2)
     tab.mouse.move(*at)
+
+
+def test_a_corpus_is_audited_from_its_map_to_how_a_failure_is_tried_again(opened, tmp_path):
+    corpus = separable(tmp_path / "corpus", objects=OBJECTS)
+    _fail(corpus, "test/99", "render", "blender_crashed", f"Blender died of signal 11: {HOSTILE}")
+    _fail(corpus, "test/98", "points", "no_surface", "The mesh has no faces.")
+    made = tmp_path / "report.html"
+    sections = [make(corpus) for make in (overview, failures, captions, embeddings)]
+    made.write_text(page(sections, title="A corpus", made="Made today"), encoding="utf-8")
+    tab = opened(made)
+
+    chart = drawn(tab, tab.locator(".map"))
+    data = json.loads(chart.locator("script").text_content())
+    assert len(data["labels"]) == OBJECTS
+    for number in (0, 11):
+        point_at(tab, chart, data["x"][number], data["y"][number])
+        name, id = data["labels"][number].split("\n")
+        card = chart.locator(".card")
+        card.locator("b", has_text=id).wait_for()
+        assert (name, card.locator("b").text_content()) == (f"Thing {id.removeprefix('test/')}", f"{name}\n{id}")
+        assert card.locator(".picture").is_visible()
+    names = chart.locator("select option").all_text_contents()
+    chart.locator("select").select_option("category")
+    legend = [text.removesuffix("6") for text in chart.locator(".legend button").all_text_contents()]
+    assert {"source", "category"} < set(names) and sorted(legend) == [f"class {number}" for number in range(4)]
+
+    fold = tab.locator("#failures details", has_text="blender_crashed")
+    fold.locator("summary").click()
+    assert fold.locator(".case p").first.text_content().startswith(f"Blender died of signal 11: {HOSTILE}")
+    command = fold.locator("code")
+    assert command.is_visible()
+    assert command.text_content() == f"python -m jobs retry {corpus.root} --stage render --reason blender_crashed"
+    assert not tab.locator("#failures details", has_text="no_surface").locator("code").is_visible()
+
+
+def _fail(corpus: Corpus, id: str, stage: str, reason: str, message: str) -> None:
+    row = {"object_id": id, "stage": stage, "stage_key": "k", "reason": reason, "message": message, "attempts": 1}
+    corpus.create(FAILURES)
+    corpus.append(FAILURES, corpus.write(FAILURES, to_table(FAILURES, [row])))
 
 
 def test_what_the_mouse_points_at_on_the_map_is_named_and_pictured(opened):
