@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int64
 
 from reports.agreement import BINS, GRAIN, MOST_VIEWS, Agreement, agreement, compared, spread_of
 from reports.neighbours import laid_out, nearest_of, various
-from reports.portraits import facts, portraits
+from reports.portraits import Called, called, portraits
 from reports.section import Exhibit, Histogram, Map, Picture, Pictures, Rows, Section, Tile, Tiles
 from schemas.corpus import CorpusError, Reader
 from schemas.tables import OBJECTS
@@ -238,49 +238,41 @@ def _looked_at(
     near = [id for asked, several in neighbours.items() for id in (asked, *(other for other, _ in several))]
     worst = [found.ids[object].as_py() for object, _ in found.worst]
     shown = pa.array(dict.fromkeys([*near, *worst]), pa.string())
-    about = facts(corpus, pc.unique(pa.chunked_array([on_map, shown], pa.string())), ["name", "source", "categories", "license"])
+    about = called(corpus, pc.unique(pa.chunked_array([on_map, shown], pa.string())))
     xy = laid_out(found.means[:mapped], seed=seed)
     if xy is not None:
-        yield _map(teacher, on_map.to_pylist(), xy, found.score[:mapped], about, portraits(corpus, on_map, side=MAP_SIDE), found)
+        yield _map(teacher, on_map.to_pylist(), xy, found.score[:mapped], about, portraits(corpus, on_map, side=MAP_SIDE))
     pictures = portraits(corpus, shown, side=SIDE)
     for asked, several in neighbours.items():
-        beside = [_picture(asked, pictures, about, "looked for"), *(
-            _picture(id, pictures, about, f"cosine {cosine:.3f}") for id, cosine in several
-        )]  # fmt: skip
-        shown_here = tuple(picture for picture in beside if picture is not None)
-        if shown_here:
-            yield Pictures(
-                title=f"Nearest to {_name(asked, about)}",
-                pictures=shown_here,
-                tile=TILE,
-                note=f"{asked}, and of all others those whose mean of the views has the highest cosine with its own.",
-            )
-    texts = corpus.open(f"text_embeddings/{teacher}")
+        said = {asked: "looked for"} | {id: f"cosine {cosine:.3f}" for id, cosine in several}
+        yield Pictures(
+            title=f"Nearest to {about[asked].name}",
+            pictures=_pictures(said, pictures, about),
+            tile=TILE,
+            note=f"{asked}, and of all others those whose mean of the views has the highest cosine with its own.",
+        )
     if worst:
-        rows = np.array([row for _, row in found.worst])
-        wanted, inverse = np.unique(rows, return_inverse=True)
-        captions = texts.take(wanted, columns=["text"])["text"].take(inverse).to_pylist()
-        scored = [
-            (id, f"{found.score[object]:.3f}: {caption}")
-            for id, (object, _), caption in zip(worst, found.worst, captions, strict=True)
-        ]
-        pictures_of_worst = tuple(picture for id, said in scored if (picture := _picture(id, pictures, about, said)) is not None)
+        captions = _captions(corpus, teacher, [row for _, row in found.worst])
+        scores = [found.score[object] for object, _ in found.worst]
+        said = {id: f"{score:.3f}: {caption}" for id, score, caption in zip(worst, scores, captions, strict=True)}
         yield Pictures(
             title="Objects that agree least with their captions",
-            pictures=pictures_of_worst,
+            pictures=_pictures(said, pictures, about),
             tile=TILE,
             note="The lowest mean cosines of views and captions among the objects looked at, and one of the captions of each.",
         )
 
 
-def _picture(id: str, pictures: dict[str, bytes], about: dict[str, dict[str, Any]], note: str) -> Picture | None:
-    return Picture(pictures[id], _name(id, about), f"{note} · {id}") if id in pictures else None
+def _pictures(said: dict[str, str], pictures: dict[str, bytes], about: dict[str, Called]) -> tuple[Picture, ...]:
+    """Those of the objects that there are pictures of, and what is said of each."""
+    return tuple(Picture(pictures[id], about[id].name, f"{note} · {id}") for id, note in said.items() if id in pictures)
 
 
-def _name(id: str, about: dict[str, dict[str, Any]]) -> str:
-    """Its name, or else its first category, or else its id."""
-    known = about.get(id, {"name": None, "categories": []})
-    return known["name"] or (known["categories"][0] if known["categories"] else id)
+def _captions(corpus: Reader, teacher: str, rows: Sequence[int]) -> list[str]:
+    """Texts of rows of the text table, which may occur twice."""
+    wanted, inverse = np.unique(rows, return_inverse=True)
+    texts = corpus.need(f"text_embeddings/{teacher}").take(wanted, columns=["text"])["text"].to_pylist()
+    return [texts[number] for number in inverse]
 
 
 def _map(
@@ -288,20 +280,18 @@ def _map(
     ids: Sequence[str],
     xy: Float32[np.ndarray, "n 2"],
     score: Float32[np.ndarray, " n"],
-    about: dict[str, dict[str, Any]],
+    about: dict[str, Called],
     pictures: dict[str, bytes],
-    found: Agreement,
 ) -> Map:
-    known = [about.get(id, {"source": id.partition("/")[0], "categories": [], "license": None}) for id in ids]
     return Map(
         title=f"Map of the objects, {teacher}",
         x=tuple(xy[:, 0].tolist()),
         y=tuple(xy[:, 1].tolist()),
-        labels=tuple(f"{_name(id, about)}\n{id}" for id in ids),
+        labels=tuple(f"{about[id].name}\n{id}" for id in ids),
         colors={
-            "source": _grouped([one["source"] for one in known]),
-            "category": _grouped([one["categories"][0] if one["categories"] else None for one in known]),
-            "licence": _grouped([one["license"] for one in known]),
+            "source": _grouped([about[id].source for id in ids]),
+            "category": _grouped([about[id].category for id in ids]),
+            "licence": _grouped([about[id].license for id in ids]),
             "cosine with its captions": tuple(None if np.isnan(one) else float(one) for one in score),
         },
         pictures=tuple(pictures.get(id) for id in ids),

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ from schemas.tables import OBJECTS, POINTS, VIEWS
 
 QUALITY = 80  # WebP's
 AT_ONCE = 64  # pictures, or clouds, in memory
+
+
+@dataclass(frozen=True)
+class Called:
+    """What an object is called, its name or else its category or else its id; its source, its first category, its licence."""
+
+    name: str
+    source: str
+    category: str | None
+    license: str | None
 
 
 def portraits(corpus: Reader, ids: pa.Array, *, side: int) -> dict[str, bytes]:
@@ -49,6 +60,17 @@ def facts(corpus: Reader, ids: pa.Array, columns: Sequence[str]) -> dict[str, di
         return {}
     taken = corpus.need(OBJECTS.name).take(rows, columns=["object_id", *columns])
     return {row.pop("object_id"): row for row in taken.to_pylist()}
+
+
+def called(corpus: Reader, ids: pa.Array) -> dict[str, Called]:
+    """How each of these objects is called; of one that is not in OBJECTS, its id and source alone are known."""
+    known = facts(corpus, ids, ["name", "categories", "license"])
+    made = {}
+    for id in ids.to_pylist():
+        row = known.get(id, {"name": None, "categories": [], "license": None})
+        category = row["categories"][0] if row["categories"] else None
+        made[id] = Called(row["name"] or category or id, id.partition("/")[0], category, row["license"])
+    return made
 
 
 def _first_views(corpus: Reader, ids: pa.Array) -> tuple[pa.Array, Int64[np.ndarray, " n"]]:
