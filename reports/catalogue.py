@@ -2,9 +2,7 @@
 rows stand in each table. Read once, by scans over a few columns; a million objects with three million captions take about 1 GB.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +17,9 @@ from schemas.corpus import Reader
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, SPLITS, VIEWS
 
 TABLES = (OBJECTS.name, CAPTIONS.name, VIEWS.name, POINTS.name, SPLITS.name, FAILURES.name)  # those that are read
-WORD_BEGINS = r"(?:^|[^\pL\pN])"
-TEXTS_AT_ONCE = 1 << 16  # looked through by one thread at a time
+TEXTS_AT_ONCE = 1 << 16  # taken apart into words
+# What stands between words is blank; bytes from 128 on are parts of letters, in UTF-8.
+BETWEEN_WORDS = bytes(byte if byte > 127 or chr(byte).isalnum() else 32 for byte in range(256))
 FACETS = ("license", "category", "split", "captions", "failures", "warning", "made")  # and the source
 
 # Numbers of objects, and for each a text.
@@ -51,6 +50,15 @@ class Facet:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Texts on objects, as numbers of words: text k is on object `objects[k]`, and its words are `words[starts[k]:starts[k + 1]]`."""
+
+    objects: Int[np.ndarray, " m"]
+    starts: Int[np.ndarray, " m_1"]
+    words: Int[np.ndarray, " words"]
+
+
+@dataclass(frozen=True)
 class Places:
     """Where the rows of objects stand in a table: those of object k are `rows[starts[k]:starts[k + 1]]`, ascending."""
 
@@ -65,14 +73,15 @@ class Places:
 @dataclass(frozen=True, eq=False)
 class Catalogue:
     """`tables`: the open tables (lance datasets), which stay as they were when they were opened. `ids` (n): all objects that the
-    sources name; in what follows an object's number is its place among them. `texts`: pairs of numbers of objects, and a text on
-    each. `has`: by table, which objects have rows in it. `pictured`: of which there is something to see. `reasons` and `why`: the
-    kinds of failures as (stage, reason), and for each row of FAILURES the number of its own."""
+    sources name; in what follows an object's number is its place among them. `vocabulary`: the words of all texts. `has`: by table,
+    which objects have rows in it. `pictured`: of which there is something to see. `reasons` and `why`: the kinds of failures as
+    (stage, reason), and for each row of FAILURES the number of its own."""
 
     tables: dict[str, Any]
     ids: pa.Array
     facets: dict[str, Facet]
-    texts: list[tuple[Int[np.ndarray, " m"], pa.Array]]
+    vocabulary: pa.Array
+    texts: list[Texts]
     places: dict[str, Places]
     has: dict[str, Bool[np.ndarray, " n"]]
     pictured: Bool[np.ndarray, " n"]
@@ -97,30 +106,24 @@ class Catalogue:
         wanted = None if columns is None else [name for name in columns if name in there]
         return self.tables[table].take(places, columns=wanted).to_pylist()
 
-    def saying(self, words: Sequence[str]) -> Bool[np.ndarray, " n"]:
-        """Which objects have all these words, or their beginnings, in their id, name, categories, tags, labels or kept captions;
-        capitals do not matter. Texts of an object count together."""
+    def saying(self, text: str) -> Bool[np.ndarray, " n"]:
+        """Which objects have all words of a text, or words that begin so, in their name, categories, tags, labels and kept captions
+        together; capitals do not matter. Or have the text in their id."""
         mask = np.ones(len(self.ids), bool)
-        for word in sorted(words, key=len, reverse=True):  # the longest are the rarest, and what they leave is soon looked through
-            mask = self._with(word, mask)
-        return mask
+        for word in words_of(pa.array([text])).flatten().to_pylist():
+            if word:
+                mask &= self._with(word)
+        if not text.strip() or " " in text.strip():
+            return mask
+        return mask | pc.match_substring(self.ids, text.strip()).to_numpy(zero_copy_only=False)
 
-    def _with(self, word: str, among: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        pattern, whole = f"(?i){WORD_BEGINS}{re.escape(word)}", bool(among.all())
-
-        def look(pair: tuple[np.ndarray, pa.Array]) -> np.ndarray:
-            objects, texts = pair
-            if not whole:
-                still = among[objects]
-                objects, texts = objects[still], texts.filter(pa.array(still))
-            said = pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
-            return objects[said]
-
+    def _with(self, word: str) -> Bool[np.ndarray, " n"]:
+        meant = pc.starts_with(self.vocabulary, word).to_numpy(zero_copy_only=False)
         mask = np.zeros(len(self.ids), bool)
-        with ThreadPoolExecutor(pa.cpu_count()) as threads:  # Arrow lets go of Python's lock
-            for objects in threads.map(look, self.texts):
-                mask[objects] = True
-        return mask & among
+        for text in self.texts if meant.any() else ():
+            places = np.flatnonzero(meant[text.words])
+            mask[text.objects[np.searchsorted(text.starts, places, side="right") - 1]] = True
+        return mask
 
     def found(
         self, said: Bool[np.ndarray, " n"], wanted: Mapping[str, str]
@@ -135,6 +138,14 @@ class Catalogue:
         return np.flatnonzero(np.logical_and.reduce([said, *masks.values()])), counts
 
 
+def words_of(texts: pa.Array) -> pa.ListArray:
+    """The words of each text, in small letters; may hold empty ones."""
+    lower = pc.utf8_lower(texts)
+    _, offsets, letters = lower.buffers()
+    words = b"" if letters is None else letters.to_pybytes().translate(BETWEEN_WORDS)
+    return pc.ascii_split_whitespace(pa.StringArray.from_buffers(len(lower), offsets, pa.py_buffer(words)))
+
+
 def rows_to_read(corpus: Reader) -> int:
     """How many rows `read` reads."""
     return sum(dataset.count_rows() for name in TABLES if (dataset := corpus.open(name)) is not None)
@@ -147,7 +158,8 @@ def read(corpus: Reader, watch: Callable[[int], None] = lambda rows: None) -> Ca
     everyone = np.arange(len(ids), dtype=np.int32)
     stand: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.int32)] for name in tables}
     values: dict[str, list[Pairs]] = {name: [] for name in FACETS}
-    texts: list[Pairs] = [(everyone, pa.chunked_array([ids]))]
+    texts: list[Texts] = []
+    vocabulary: dict[str, int] = {}
     kept = np.zeros(len(ids), bool)
     done = 0
 
@@ -161,16 +173,24 @@ def read(corpus: Reader, watch: Callable[[int], None] = lambda rows: None) -> Ca
             yield (objects, piece) if known.all() else (objects[known], piece.filter(pa.array(known)))
             watch(done := done + len(objects))
 
+    def note(objects: np.ndarray, said: pa.ChunkedArray) -> None:
+        for first in range(0, len(said), TEXTS_AT_ONCE):
+            some = words_of(said.slice(first, TEXTS_AT_ONCE).combine_chunks())
+            found = some.flatten().dictionary_encode()
+            numbers = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in found.dictionary.to_pylist()], np.int32)
+            words = numbers[found.indices.to_numpy()]
+            texts.append(Texts(objects[first : first + TEXTS_AT_ONCE], some.offsets.to_numpy(), words))
+
     for objects, piece in pieces(OBJECTS.name, "name", "categories", "tags", "license", "warnings"):
         values["license"].append((objects, piece["license"]))
         values["category"].append(_items(objects, piece["categories"]))
         values["warning"].append(_items(objects, piece["warnings"]))
         words = (piece["name"], pc.binary_join(piece["categories"], "\n"), pc.binary_join(piece["tags"], "\n"))
-        texts.append((objects, pc.binary_join_element_wise(*words, "\n", null_handling="replace", null_replacement="")))
+        note(objects, pc.binary_join_element_wise(*words, "\n", null_handling="replace", null_replacement=""))
     for objects, piece in pieces(CAPTIONS.name, "text", "kept", "origin", "dropped_because"):
         of_kept, of_dropped = (_where(pc.equal(piece["kept"], is_kept), objects, piece) for is_kept in (True, False))
         kept[of_kept[0]] = True
-        texts.append((of_kept[0], of_kept[1]["text"]))
+        note(of_kept[0], of_kept[1]["text"])
         values["captions"].append((of_kept[0], _prefixed("kept, of ", of_kept[1]["origin"])))
         values["captions"].append((of_dropped[0], _prefixed("dropped: ", of_dropped[1]["dropped_because"])))
     for _ in pieces(VIEWS.name):
@@ -180,7 +200,7 @@ def read(corpus: Reader, watch: Callable[[int], None] = lambda rows: None) -> Ca
     for objects, piece in pieces(SPLITS.name, "split", "label"):
         values["split"].append((objects, piece["split"]))
         whose, labelled = _where(pc.is_valid(piece["label"]), objects, piece)
-        texts.append((whose, labelled["label"]))
+        note(whose, labelled["label"])
     for objects, piece in pieces(FAILURES.name, "stage", "reason"):
         values["failures"].append((objects, pc.binary_join_element_wise(piece["stage"], piece["reason"], ": ")))
 
@@ -204,7 +224,8 @@ def read(corpus: Reader, watch: Callable[[int], None] = lambda rows: None) -> Ca
         tables=tables,
         ids=ids,
         facets=facets,
-        texts=[piece for objects, some in texts for piece in _cut(objects, some)],
+        vocabulary=pa.array(vocabulary, pa.string()),
+        texts=texts,
         places=places,
         has=has,
         pictured=has[VIEWS.name] | has[POINTS.name] | _thumbnailed(tables.get(FAILURES.name), ids),
@@ -242,12 +263,6 @@ def _places(objects: Int[np.ndarray, " m"], count: int) -> Places:
     """Where the rows of `count` objects stand, by the number of the object that each row is of; -1: of none."""
     rows = np.argsort(objects, kind="stable").astype(np.int32)
     return Places(rows, np.searchsorted(objects[rows], np.arange(count + 1, dtype=np.int32)))
-
-
-def _cut(objects: np.ndarray, texts: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, pa.Array]]:
-    whole = texts.combine_chunks()
-    for first in range(0, len(whole), TEXTS_AT_ONCE):
-        yield objects[first : first + TEXTS_AT_ONCE], whole.slice(first, TEXTS_AT_ONCE)
 
 
 def _kinds(failures: Any | None) -> tuple[list[tuple[str, str]], Int[np.ndarray, " failures"]]:

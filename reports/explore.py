@@ -107,7 +107,7 @@ class _Pages:
         """Those that were searched for, a page of them, and how many there are of what."""
         asked = request.query_params
         wanted = {name: asked[name] for name in self.catalogue.facets if asked.get(name)}
-        numbers, counts = self.catalogue.found(self.saying(tuple(asked.get("q", "").split())), wanted)
+        numbers, counts = self.catalogue.found(self.saying(asked.get("q", "")), wanted)
         if "shuffle" in asked:
             np.random.default_rng(_whole(asked["shuffle"], "shuffle")).shuffle(numbers)
         page = _page(request, len(numbers))
@@ -224,15 +224,17 @@ class _Pages:
         ]
 
     def _failure(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = self.catalogue.number(row["object_id"])
         told = {name: row[name] for name in ("object_id", "stage", "reason", "message", "log_tail", "attempts")}
         return told | {
             "thumbnail": row.get("thumbnail") is not None,
-            "known": self.catalogue.number(row["object_id"]) is not None,
+            "known": number is not None,
+            "pictured": number is not None and bool(self.catalogue.pictured[number]),
             "command": retry(self.root, row["stage"], row["reason"]),
         }
 
 
-_ON_CARDS = ("name", "source", "license")
+_ON_CARDS = ("name", "source", "license", "categories")
 _NOT_TOLD = ("object_id", "image", "stage_key", "camera_to_world", "intrinsics")
 
 

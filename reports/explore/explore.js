@@ -152,12 +152,14 @@ function picture(source, label) {
 }
 const noPicture = () => element("span", { className: "picture empty", textContent: "no picture" });
 
+const titleOf = (object) => object.name || object.categories?.join(", ") || object.id;
+
 function card(object) {
   return element(
     "a",
     { className: "card", href: link(changed({ object: object.id, show: null, stage: null, reason: null })) },
     object.pictured ? picture(address("/picture", { id: object.id }), "") : noPicture(),
-    element("b", { textContent: object.name || object.id }),
+    element("b", { textContent: titleOf(object) }),
     object.score === undefined ? null : element("small", { textContent: `cosine ${object.score.toFixed(3)}` }),
     element("small", { textContent: [object.source, object.license].filter(Boolean).join(" · ") }),
     object.failed ? element("small", { className: "bad", textContent: "has a failure" }) : null,
@@ -187,6 +189,11 @@ function showFacets(facets) {
   at("facets").replaceChildren(...made.filter(Boolean));
   at("filtered").textContent = wanted ? `(${wanted})` : "";
 }
+
+const wide = matchMedia("(min-width: 56rem)");
+const fold = () => (at("filters").open = wide.matches);
+wide.addEventListener("change", fold);
+fold();
 
 at("shuffle").addEventListener("click", () => go(changed({ shuffle: Math.floor(Math.random() * 1e6) })));
 at("stored").addEventListener("click", () => go(changed({ shuffle: null })));
@@ -220,7 +227,7 @@ async function openObject(id) {
   const object = await ask("object", "/api/object", { id });
   opened = object;
   const about = object.about;
-  const title = about?.name || id;
+  const title = titleOf(object);
   document.title = `${title} – ${corpus.name}`;
   const back = element("button", { type: "button", textContent: "← All found", title: "Escape" });
   back.addEventListener("click", leave);
@@ -413,7 +420,11 @@ function failureCase(failure, { own = false } = {}) {
   return element(
     "div",
     { className: "case" },
-    failure.thumbnail ? picture(address("/thumbnail", { id: failure.object_id, stage: failure.stage }), "What was made and not let in") : null,
+    failure.thumbnail
+      ? picture(address("/thumbnail", { id: failure.object_id, stage: failure.stage }), "What was made and not let in")
+      : failure.pictured && !own
+        ? picture(address("/picture", { id: failure.object_id }), "")
+        : null,
     element(
       "div",
       {},
