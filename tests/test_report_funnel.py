@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from patchy import TEACHERS, failure_row, made_by, patchy, put, view_row
+from patchy import TEACHERS, caption_row, failure_row, made_by, patchy, put, put_points, view_row
 
 from pipeline.status import completeness
 from pipeline.store import Corpus
@@ -92,11 +92,37 @@ def test_a_small_corpus_by_hand(tmp_path):
     )
 
 
-def test_a_stage_that_takes_everything_has_left_nothing_alone(tmp_path):
+def test_assets_that_one_of_several_stages_takes_are_not_left_alone(tmp_path):
     corpus = Corpus(str(tmp_path / "corpus"))
-    put(corpus, OBJECTS, [object_row(0, asset_format="pcd")], made_by("ingest", reads=""))
-    put(corpus, VIEWS, [], made_by("render", where="asset_format = 'glb'"), made_by("photos"))
-    assert funnel(corpus).figures["steps"]["pictures"]["losses"] == {"not_done": 1}
+    rows = [object_row(n, asset_format=format) for n, format in enumerate(["glb", "photos", "pcd"])]
+    put(corpus, OBJECTS, rows, made_by("ingest", reads=""))
+    render, photos = made_by("render", where="asset_format = 'glb'"), made_by("photos", where="asset_format = 'photos'")
+    put(corpus, VIEWS, [], render, photos)
+    assert funnel(corpus).figures["steps"]["pictures"]["losses"] == {"not_done": 2, "not_taken: pcd": 1}
+    put(corpus, VIEWS, [], made_by("everything"))
+    assert funnel(corpus).figures["steps"]["pictures"]["losses"] == {"not_done": 3}
+
+
+def test_of_several_explanations_a_failure_is_told(tmp_path):
+    """An import failed on an asset that is not rendered, the captions' stage on an object whose other captions are dropped."""
+    corpus = Corpus(str(tmp_path / "corpus"))
+    rows = [object_row(0, asset_format="npy"), object_row(1), object_row(2)]
+    put(corpus, OBJECTS, rows, made_by("import", reads=""))
+    put(
+        corpus,
+        VIEWS,
+        [view_row(f"test/{n}", 0) for n in (1, 2)],
+        made_by("render", where="asset_format = 'glb'"),
+        made_by("import"),
+    )
+    put_points(corpus, ["test/1", "test/2"], [[], []])
+    put(corpus, CAPTIONS, [caption_row(f"test/{n}", 0, "http://", "url") for n in (1, 2)], made_by("caption"))
+    failures = [failure_row("test/0", "import", "malformed"), failure_row("test/1", "caption", "no_text")]
+    put(corpus, FAILURES, [*failures, failure_row("test/9", "ingest", "asset_missing")])
+    steps = funnel(corpus).figures["steps"]
+    assert steps["ingested"]["losses"] == {"failed: ingest: asset_missing": 1}  # though an import made what objects there are
+    assert steps["pictures"]["losses"] == {"failed: import: malformed": 1}
+    assert steps["kept_caption"]["losses"] == {"dropped: url": 1, "failed: caption: no_text": 1}
 
 
 @pytest.mark.parametrize("made", [(), (OBJECTS, FAILURES, CAPTIONS)])
