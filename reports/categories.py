@@ -11,6 +11,7 @@ from jaxtyping import Int
 from reports.funnel import by_count, having
 from reports.scans import counts, scanned
 from reports.section import Bar, Bars, Exhibit, Histogram, Rows, Section, Tile, Tiles
+from reports.spreads import percent, share_of
 from schemas.corpus import Reader, quote
 from schemas.tables import OBJECTS, SPLITS
 
@@ -31,7 +32,7 @@ def categories(corpus: Reader, *, classes_shown: int = CLASSES_SHOWN, classes_ke
     figures = {
         "objects": whole,
         "uncategorised": sum(without.values()),
-        "uncategorised_share": sum(without.values()) / whole if whole else None,
+        "uncategorised_share": share_of(sum(without.values()), whole),
         **tail(sizes["count"].to_numpy()),
         "largest": _largest(sizes, classes_kept),
         "left_out": max(0, len(sizes) - classes_kept),
@@ -76,11 +77,11 @@ def tail(sizes: Int[np.ndarray, " classes"]) -> dict[str, Any]:
     return {
         "classes": classes,
         "classes_of_half": half,
-        "half_share": half / classes if classes else None,
+        "half_share": share_of(half, classes),
         "single": single,
-        "single_share": single / classes if classes else None,
+        "single_share": share_of(single, classes),
         "rare": rare,
-        "rare_share": rare / classes if classes else None,
+        "rare_share": share_of(rare, classes),
         "median": float(np.median(sizes)) if classes else None,
     }
 
@@ -135,7 +136,7 @@ def _lead(figures: dict[str, Any]) -> str:
         said = (
             f"{figures['classes']:,} categories; {_these(figures['classes_of_half'])} half of all mentions, and "
             f"{_have(figures['single'])} a single object. {figures['uncategorised']:,} of {figures['objects']:,} objects "
-            f"({100 * figures['uncategorised_share']:.1f} %) have none."
+            f"({percent(figures['uncategorised_share'])}) have none."
         )
     if figures["splits"]:
         there = {name: one["in_corpus"] for name, one in figures["splits"].items()}
@@ -163,7 +164,7 @@ def _exhibits(figures: dict[str, Any], sizes: pa.Table, classes_shown: int) -> I
             Tile("categories", f"{figures['classes']:,}"),
             Tile("of these hold half", f"{figures['classes_of_half']:,}", "the largest ones; an object counts in each that it has"),
             Tile("with a single object", f"{figures['single']:,}", f"{figures['rare']:,} with fewer than {RARE}"),
-            Tile("without a category", f"{100 * figures['uncategorised_share']:.1f} %", f"{figures['uncategorised']:,} objects"),
+            Tile("without a category", percent(figures["uncategorised_share"]), f"{figures['uncategorised']:,} objects"),
         )
     )
     if figures["classes"]:

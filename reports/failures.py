@@ -14,6 +14,7 @@ from reports.funnel import by_count, named, positions, sources_of
 from reports.sample import chosen, rows_of
 from reports.scans import scanned, spread
 from reports.section import Bar, Bars, Case, Cases, Exhibit, Rows, Section, Tile, Tiles
+from reports.spreads import percent, share_of
 from schemas.corpus import Reader
 from schemas.tables import FAILURES, OBJECTS, POINTS, VIEWS
 
@@ -50,13 +51,13 @@ def failures(
         "named": len(everything),
         "failures": len(rows),
         "objects": objects,
-        "failed_share": objects / len(everything) if len(everything) else None,
+        "failed_share": share_of(objects, len(everything)),
         "not_of_objects": len(rows) - int(pc.sum(of_objects).as_py() or 0),
         "tried_again": int(pc.sum(pc.greater(rows["attempts"], 1)).as_py()) if len(rows) else 0,
         "reasons": _nested(whys),
         "sources": _by_source(rows.filter(of_objects), everything, failing[:-1]),
         "warned": objects_warned,
-        "warned_share": objects_warned / len(everything) if len(everything) else None,
+        "warned_share": share_of(objects_warned, len(everything)),
         "warnings": {
             of: {row["warning"]: {key: row[key] for key in ("objects", "sources")} for row in warned if row["of"] == of}
             for of in WARNED.values()
@@ -207,7 +208,7 @@ def _lead(figures: Row, whys: list[Row]) -> str:
         return "There is no table of failures, and none of objects: this is no corpus yet."
     said = "No stage failed on anything."
     if whys:
-        share = f" ({100 * figures['failed_share']:.1f} %)" if figures["failed_share"] else ""
+        share = f" ({percent(figures['failed_share'])})" if figures["failed_share"] else ""
         said = f"{figures['objects']:,} of {figures['named']:,} objects{share} have a failure. "
         often = f"{whys[0]['stage']}: {whys[0]['reason']}"
         said += f"Most frequent of {len(whys):,} kinds: {often}, {whys[0]['count']:,} of {figures['failures']:,} failures."
@@ -223,7 +224,7 @@ def _to_look_at(figures: Row, whys: list[Row]) -> Iterator[str]:
 def _exhibits(figures: Row, whys: list[Row], cases: list[Cases], warned: list[Row]) -> Iterator[Exhibit]:
     if figures["named"] is None:
         return
-    share = f"{100 * (figures['failed_share'] or 0):.1f} % of all that are named"
+    share = f"{percent(figures['failed_share'] or 0)} of all that are named"
     tiles = [Tile("objects with a failure", f"{figures['objects']:,}", share, "bad" if figures["objects"] else "good")]
     tiles.append(Tile("failures", f"{figures['failures']:,}", f"of {len(whys):,} kinds" if whys else ""))
     if figures["not_of_objects"]:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 
 from reports.scans import scanned
 from reports.section import Bar, Bars, Exhibit, Rows, Section, Tile, Tiles
+from reports.spreads import percent, share_of
 from schemas.corpus import Reader, any_of
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, VIEWS
 
@@ -239,10 +240,10 @@ def _figures(
     return {
         "named": named,
         "complete": complete,
-        "complete_share": complete / named if named else None,
+        "complete_share": share_of(complete, named),
         "lost": lost,
-        "lost_to_failure_share": lost["failed"] / named if named else None,
-        "not_done_share": lost["not_done"] / named if named else None,
+        "lost_to_failure_share": share_of(lost["failed"], named),
+        "not_done_share": share_of(lost["not_done"], named),
         "lacking": {step.name: int((~step.having).sum()) for step in steps},
         "steps": {
             step.name: {
@@ -283,7 +284,7 @@ def _lead(figures: dict[str, Any]) -> str:
         return "The sources name no object."
     whole = f"{figures['complete']:,} of {figures['named']:,} objects that the sources name are complete"
     lost = [f"{count:,} {_KIND_OF_LOSS[kind]}" for kind, count in figures["lost"].items() if count]
-    share = f" ({100 * figures['complete_share']:.1f} %)" if lost else ""
+    share = f" ({percent(figures['complete_share'])})" if lost else ""
     return f"{whole}{share}; of the others {', '.join(lost)}." if lost else f"{whole}: none is lost."
 
 
@@ -309,9 +310,9 @@ def _exhibits(
     yield Tiles(
         (
             Tile("named by the sources", f"{whole:,}"),
-            Tile("complete", f"{100 * figures['complete_share']:.1f} %", f"{figures['complete']:,} objects", tone),
+            Tile("complete", percent(figures["complete_share"]), f"{figures['complete']:,} objects", tone),
             *(
-                Tile(KINDS[kind], f"{count:,}", f"{100 * count / whole:.1f} % of all", "bad" if kind == "failed" else "plain")
+                Tile(KINDS[kind], f"{count:,}", f"{percent(count / whole)} of all", "bad" if kind == "failed" else "plain")
                 for kind, count in figures["lost"].items()
                 if count
             ),

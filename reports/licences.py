@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from reports.funnel import by_count
 from reports.scans import counts
 from reports.section import Bar, Bars, Exhibit, Rows, Section, Tile, Tiles
+from reports.spreads import percent, share_of
 from schemas.corpus import Reader
 from schemas.tables import OBJECTS
 
@@ -95,7 +96,7 @@ def licences(corpus: Reader, *, creators_shown: int = CREATORS_SHOWN, creators_k
         "attribution": credits.slice(0, creators_kept).to_pylist(),
         "attribution_left_out": max(0, len(credits) - creators_kept),
     }
-    figures["nobody_to_name_share"] = figures["nobody_to_name"] / whole if whole else None
+    figures["nobody_to_name_share"] = share_of(figures["nobody_to_name"], whole)
     if objects is None:
         figures = dict.fromkeys(figures)
     gates = (*(name for name in figures if name.endswith("_share")),)
@@ -123,7 +124,7 @@ def _shares(mix: Counter[str]) -> dict[str, float | None]:
     whole = mix.total()
 
     def share(holds) -> float | None:
-        return sum(count for name, count in mix.items() if holds(terms_of(name), name)) / whole if whole else None
+        return share_of(sum(count for name, count in mix.items() if holds(terms_of(name), name)), whole)
 
     return {
         "commercial_share": share(lambda terms, _: terms.commercial is True),
@@ -158,8 +159,8 @@ def _lead(figures: dict[str, Any], mix: Counter[str]) -> str:
         "unclear_license_share": "are under terms that nothing is known of here",
         "unknown_license_share": "say nothing of a licence",
     }
-    parts = [f"{_percent(figures[name])} {what}" for name, what in said.items() if figures[name] or name == "commercial_share"]
-    many = f"{len(mix)} licences, most often {first} ({_percent(count / figures['objects'])})" if len(mix) > 1 else f"All {first}"
+    parts = [f"{percent(figures[name])} {what}" for name, what in said.items() if figures[name] or name == "commercial_share"]
+    many = f"{len(mix)} licences, most often {first} ({percent(count / figures['objects'])})" if len(mix) > 1 else f"All {first}"
     return f"{many}. Of the objects {', '.join(parts)}. {_people(figures)}"
 
 
@@ -171,7 +172,7 @@ def _people(figures: dict[str, Any]) -> str:
 
 def _to_look_at(figures: dict[str, Any]) -> Iterator[str]:
     def counted(name: str) -> str:
-        return f"{round(figures[name] * figures['objects']):,} objects ({_percent(figures[name])})"
+        return f"{round(figures[name] * figures['objects']):,} objects ({percent(figures[name])})"
 
     if figures["unknown_license_share"]:
         yield f"{counted('unknown_license_share')} say nothing of their licence: nothing may be assumed of them."
@@ -186,14 +187,14 @@ def _to_look_at(figures: dict[str, Any]) -> Iterator[str]:
 
 def _exhibits(figures: dict[str, Any], credits: pa.Table, creators_shown: int) -> Iterator[Exhibit]:
     tiles = [
-        Tile("commercial use allowed", _percent(figures["commercial_share"]), "of the objects"),
-        Tile("non-commercial only", _percent(figures["noncommercial_share"])),
-        Tile("share-alike", _percent(figures["sharealike_share"]), "what is made of them stays under their licence"),
-        Tile("creator has to be named", _percent(figures["attribution_share"]), f"{figures['creators']:,} creators known"),
+        Tile("commercial use allowed", percent(figures["commercial_share"]), "of the objects"),
+        Tile("non-commercial only", percent(figures["noncommercial_share"])),
+        Tile("share-alike", percent(figures["sharealike_share"]), "what is made of them stays under their licence"),
+        Tile("creator has to be named", percent(figures["attribution_share"]), f"{figures['creators']:,} creators known"),
     ]
     for name, label in (("unclear_license_share", "other terms"), ("unknown_license_share", "no licence known")):
         if figures[name]:
-            tiles.append(Tile(label, _percent(figures[name]), "", "bad"))
+            tiles.append(Tile(label, percent(figures[name]), "", "bad"))
     yield Tiles(tuple(tiles))
     its = figures["licences"]
     rest = list(its.values())[LICENCES_SHOWN:]
@@ -235,13 +236,11 @@ def _exhibits(figures: dict[str, Any], credits: pa.Table, creators_shown: int) -
             for row in credits.slice(0, creators_shown).to_pylist()
         ),
         folded=True,
-        note=f"The first {creators_shown:,} of {len(credits):,}, those of most objects." if len(credits) > creators_shown else "",
+        note=f"The first {creators_shown:,} of {len(credits):,}, those of most objects; `report --attribution FILE.csv` lists all."
+        if len(credits) > creators_shown
+        else "",
     )
 
 
 def _said(known: bool | None) -> str:
     return "?" if known is None else "yes" if known else "no"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -57,7 +57,7 @@ def test_what_failed_is_counted(broken):
         "embed-texts/a:b": {"no_embedding": 1},
     }
     assert figures["sources"]["attic"] == {"named": 1, "objects": 1, "failures": {"ingest: asset_missing": 1}}
-    assert "8 of 10 objects (80.0 %) have a failure" in section.lead
+    assert "8 of 10 objects (80.0\N{NO-BREAK SPACE}%) have a failure" in section.lead
     assert "render: timeout, 4 of 10 failures" in section.lead
     assert section.warnings[0] == "render failed on 4 of 10 for one reason: timeout."
 

@@ -46,16 +46,21 @@ def test_shares_are_of_the_objects(mixed):
 def test_what_an_auditor_must_not_miss_is_said(mixed):
     section = licences(mixed)
     assert len(section.warnings) == 4
-    for words in ("1 objects (10.0 %) say nothing", "may not be given on", "allow no adaptations", "none is known of them"):
+    for words in (
+        "1 objects (10.0\N{NO-BREAK SPACE}%) say nothing",
+        "may not be given on",
+        "allow no adaptations",
+        "none is known of them",
+    ):
         assert any(words in warning for warning in section.warnings)
-    assert "6 licences, most often CC-BY-4.0 (40.0 %)" in section.lead
-    assert "60.0 % may be used commercially, 30.0 % may not" in section.lead
+    assert "6 licences, most often CC-BY-4.0 (40.0\N{NO-BREAK SPACE}%)" in section.lead
+    assert "60.0\N{NO-BREAK SPACE}% may be used commercially, 30.0\N{NO-BREAK SPACE}% may not" in section.lead
 
 
 def test_a_clean_corpus_has_nothing_to_warn_of(tmp_path):
     section = licences(corpus_of(tmp_path, *[("a", "CC0-1.0", "Ada")] * 3))
     assert section.warnings == ()
-    assert section.lead == "All CC0-1.0. Of the objects 100.0 % may be used commercially. 1 creator is known."
+    assert section.lead == "All CC0-1.0. Of the objects 100.0\N{NO-BREAK SPACE}% may be used commercially. 1 creator is known."
 
 
 def test_creators_are_listed_once_per_licence_and_source(mixed, tmp_path):
