@@ -444,7 +444,7 @@ def _histograms(measured: Measured) -> Iterator[Histogram]:
     for title, measure, says in (
         ("Dark pixels", "dark_share", "Share of the object's pixels with luminance below 5/255."),
         ("Bright pixels", "bright_share", "Share of the object's pixels with luminance above 250/255."),
-        ("Cut off at the border", "border_coverage", "Mean alpha of the outermost pixels of a view."),
+        ("At the border", "border_coverage", "Mean alpha of the outermost pixels of a view."),
     ):
         none = measured.of[measure] < FROM_ALMOST_NONE[0]
         note = f"{says} Left out are {none.sum():,} views with less than {FROM_ALMOST_NONE[0]:g}."
