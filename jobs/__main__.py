@@ -37,6 +37,7 @@ JOBS = {
     "evaluate probe": "few-shot and linear probes on frozen embeddings",
     "evaluate fine-tune": "an encoder of points and a head learn a benchmark's classes",
     "evaluate table": "several evaluations side by side, and beside the published",
+    "report": "a page for people who audit: what is inside, what failed and why",
     "status": "what is done, still to do and failed, per stage",
     "explore": "look through a corpus in the browser: search, open, spin",
     "retry": "forget failures, so that the next run tries again",
