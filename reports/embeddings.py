@@ -24,10 +24,11 @@ from schemas.tables import OBJECTS
 
 SAMPLE = 20_000  # objects whose cosines are counted
 MAPPED = 3_000  # objects on the map, which are half a minute's work on one core
-ASKED, NEIGHBOURS = 6, 6  # objects whose neighbours are shown, and how many of each
+ASKED, NEIGHBOURS = 6, 5  # objects whose neighbours are shown, and how many of each
 
 NARROW, WIDE = (-200, 600, 10), (-1000, 1000, 25)  # edges of histograms, thousandths: from, to, width
 BEYOND = 0.001  # share of the cosines that may lie outside the narrow edges
+ORIGINS = 6  # series of a histogram
 GROUPS = 9  # that a colouring of the map tells apart, beside the others
 OTHER = "other"
 SIDE, MAP_SIDE, TILE = 192, 96, 112  # pixels of pictures; CSS pixels of those shown side by side
@@ -148,11 +149,16 @@ def _lead(teachers: Sequence[str], main: dict[str, Any]) -> str:
     also = f" (and {len(teachers) - 1} more: {', '.join(teachers[1:])})" if len(teachers) > 1 else ""
     said = f"{main['embedded']:,} objects have embedded views of {teachers[0]}{also}."
     if main["matched_above_mismatched"] is None:
-        return f"{said} None of those looked at has an embedded caption, so that nothing tells whether the two belong together."
+        few = (
+            "Too few of those looked at have embedded captions"
+            if main["matched"]["pairs"]
+            else "None of them has an embedded caption"
+        )
+        return f"{said} {few} to tell whether pictures and captions belong together."
     matched, mismatched = (main[whose]["median"] for whose in ("matched", "mismatched"))
     return (
-        f"{said} A view lies nearer to a caption of its object than a view of another object does in "
-        f"{_percent(main['matched_above_mismatched'])} of the pairs (50 %: no better than chance); the median cosines are "
+        f"{said} The cosine of a view with a caption of its object is above that with a caption of another object in "
+        f"{_percent(main['matched_above_mismatched'])} of the cases (50 %: no better than chance); the medians are "
         f"{matched:.3f} and {mismatched:.3f}."
     )
 
@@ -190,11 +196,16 @@ def _charts(teacher: str, found: Agreement, told: dict[str, Any]) -> Iterator[Hi
             "told apart.",
         )
     if len(found.origins) > 1:
-        by_origin = found.counts[0].sum(axis=1)
-        yield _histogram(
-            f"Views and their own captions by origin, {teacher}", dict(zip(found.origins, by_origin, strict=True)), looked_at
-        )
+        yield _histogram(f"Views and their own captions by origin, {teacher}", _by_origin(found), looked_at)
     yield _histogram(f"Views with views, {teacher}", {ONE: found.views[0], TWO: found.views[1]}, looked_at)
+
+
+def _by_origin(found: Agreement) -> dict[str, Int64[np.ndarray, " bins"]]:
+    """Cosines with the own captions of the origins that have the most pairs, and of the others together."""
+    counts = found.counts[0].sum(axis=1)
+    order = np.argsort(-counts.sum(axis=1), kind="stable")
+    shown, rest = (order, []) if len(order) <= ORIGINS else (order[: ORIGINS - 1], order[ORIGINS - 1 :])
+    return {found.origins[number]: counts[number] for number in shown} | ({OTHER: counts[rest].sum(axis=0)} if len(rest) else {})
 
 
 def _histogram(title: str, counts: dict[str, Int64[np.ndarray, " bins"]], note: str) -> Histogram:
@@ -225,7 +236,6 @@ def _tables(teacher: str, told: dict[str, Any]) -> Iterator[Rows]:
             title=f"View by view, {teacher}",
             head=("view", *head),
             rows=tuple((int(view), *cells(one)) for view, one in told["views"].items()),
-            folded=True,
             note="A view that agrees with the captions much less than the others is of a camera that shows too little.",
         )
 
