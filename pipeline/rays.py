@@ -26,7 +26,7 @@ class Rays:
         `end`: where the way ends, in lengths of the ray's direction.
         """
         passed = 1.0 - self._solid.test_occlusions(rays, tfar=end).numpy()
-        if len(self._clear_faces):
+        if len(self._clear_faces) and len(rays):  # without any, Open3D ends the process
             met = {name: values.numpy() for name, values in self._clear.list_intersections(rays).items()}
             before = met["t_hit"] < end
             u, v = met["primitive_uvs"][before].T.astype(np.float64)

@@ -59,3 +59,9 @@ def test_where_nothing_is_see_through_the_same_comes_out():
     solid, mixed = Rays(sheets(constant(1.0))), Rays(sheets(constant(1.0), constant(0.5)))
     around = np.random.default_rng(0).uniform(-1.5, 1.5, (500, 2))
     np.testing.assert_array_equal(solid.stopped(down(*around)), mixed.stopped(down(*around)))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_no_rays_are_none_stopped(alpha):
+    """What cannot be seen at all has no outline, and so no rays."""
+    assert Rays(sheets(constant(alpha))).stopped(np.zeros((0, 6), np.float32)).shape == (0,)
