@@ -115,6 +115,7 @@ def opened(browser, file) -> Iterator:  # noqa: F811
 
     def open_page(place=file, **settings):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings)
+        context.set_default_timeout(10_000)
         contexts.append(context)
         tab = context.new_page()
         tab.on("console", lambda message: bad.append(message.text) if message.type in ("error", "warning") else None)
@@ -364,7 +365,12 @@ def test_what_goes_to_the_printer_is_light_and_has_all_charts(opened):
     assert tab.locator(".chart:has(.main-svg)").count() < tab.locator(".chart").count()
     assert tab.pdf(format="A4").startswith(b"%PDF")
     assert tab.locator(".chart:has(.main-svg)").count() == tab.locator(".chart").count()
-    assert tab.evaluate("document.documentElement.dataset.scheme") is None
+    fill = "document.querySelector('#captions .chart .points path').style.fill"
+    before = tab.evaluate(fill)
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate(fill) == "rgb(44, 104, 204)" != before  # --c0 in the light
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(fill) == before
     tab.emulate_media(media="print")
     tab.set_viewport_size({"width": 688, "height": 1000})  # A4 within its margins
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
