@@ -7,7 +7,6 @@ python -m jobs report /data/corpus --json --fail-if "failed_share>0.02" --fail-i
 The page is one file that needs nothing but a browser. The corpus is read as it is when the job begins; nothing is written to it.
 """
 
-import dataclasses
 import io
 import json
 import math
@@ -23,19 +22,14 @@ from typing import Annotated, Any
 import tyro
 from pyarrow.csv import write_csv
 
-from evaluate.benchmark import Benchmark
-from evaluate.duplicates import near_duplicates, of_corpus
-from evaluate.leaks import leaks, listed
-from evaluate.sets.named import open_benchmark
 from jobs.arguments import Json, Root
 from jobs.progress import Progress, duration, progress
 from jobs.refusal import Refusal
-from pipeline.stage import ObjectError
 from reports.against import against
 from reports.captions import captions
 from reports.categories import categories
 from reports.dataset_card import dataset_card
-from reports.duplicates import Leak, duplicates
+from reports.duplicates import duplicates
 from reports.embeddings import embeddings
 from reports.failures import failures
 from reports.funnel import funnel
@@ -49,7 +43,7 @@ from reports.storage import size_text, storage
 from reports.time_and_cost import time_and_cost
 from reports.views import views
 from schemas.corpus import Reader
-from schemas.tables import OBJECTS, POINTS
+from schemas.tables import OBJECTS
 
 LINE = 100  # letters of a section's first sentence that are printed
 
@@ -99,8 +93,7 @@ def main(job: Job) -> int:
     if job.teacher is not None and job.teacher not in corpus.teachers():
         raise Refusal(f"--teacher {job.teacher}: {corpus.root} has embeddings of: {', '.join(corpus.teachers()) or 'no teacher'}")
     other, told = (None, "") if job.against is None else _other(job.against, corpus)
-    benchmarks = [_opened(one) for one in job.leaks]
-    plan = _plan(job, corpus, **_near(job, corpus), leaks=list(_leaks(job, corpus, benchmarks)))
+    plan = _plan(job, corpus, **_compared(job, corpus))
     theirs_plan = {} if other is None else _plan(job, other)
     seconds: dict[str, float] = {}
     with progress("report", len(plan) + len(theirs_plan) + 1, "sections", quiet=job.json) as bar:
@@ -154,13 +147,6 @@ def _other(asked: str, corpus: Reader) -> tuple[Reader, str]:
         raise Refusal(f"--against {asked}: there is no such corpus, and {error}") from error
 
 
-def _opened(asked: str) -> Benchmark:
-    try:
-        return open_benchmark(asked)
-    except (ValueError, ObjectError) as error:
-        raise Refusal(f"--leaks {error}", exit_code=2 if isinstance(error, ValueError) else 1) from error
-
-
 def _plan(job: Job, corpus: Reader, **found: Any) -> dict[str, Callable[[], Section]]:
     """The sections, in their order in the page. `found`: what `duplicates` is told of what others computed."""
     sample = {} if job.sample is None else {"sample": job.sample}
@@ -189,28 +175,13 @@ def _teacher(job: Job, corpus: Reader) -> str | None:
     return max(there, key=lambda name: corpus.need(f"image_embeddings/{name}").count_rows(), default=None)
 
 
-def _near(job: Job, corpus: Reader) -> dict[str, Any]:
-    """Pairs of objects of the same shape, by id, and among how many they were looked for; nothing: they were not."""
-    table = corpus.open(POINTS.name)
-    if table is None or not job.near:
+def _compared(job: Job, corpus: Reader) -> dict[str, Any]:
+    """What is told to `duplicates`: of other benchmarks and of shapes, where these are asked for."""
+    if not (job.near or job.leaks):
         return {}
-    clouds = of_corpus(corpus.root, version=table.version)
-    with progress("compare shapes", None, "clouds and pairs", quiet=job.json) as bar:
-        pairs = near_duplicates(clouds, progress=lambda done, total: bar.update(done=done, total=total))
-    return {"near": [(clouds.ids[one], clouds.ids[other], apart) for one, other, apart in pairs], "compared": len(clouds.ids)}
+    from jobs.report_leaks import compared  # PyTorch with all that belongs to it: seconds, and a gigabyte
 
-
-def _leaks(job: Job, corpus: Reader, benchmarks: Sequence[Benchmark]) -> Iterator[Leak]:
-    """What of each benchmark is in the corpus."""
-    for benchmark in benchmarks:
-        with progress(f"compare with {benchmark.name}", None, "clouds and pairs", quiet=job.json) as bar:
-            found = leaks(
-                listed(corpus.root),
-                benchmark,
-                near=job.near,
-                progress=lambda done, total, bar=bar: bar.update(done=done, total=total),
-            )
-        yield Leak(**{field.name: getattr(found, field.name) for field in dataclasses.fields(Leak)})
+    return compared(corpus, job.leaks, near=job.near, quiet=job.json)
 
 
 def _made(plan: dict[str, Callable[[], Section]], seconds: dict[str, float], whose: str, bar: Progress) -> Iterator[Section]:

@@ -15,6 +15,8 @@ FAR = 0.05  # distance from which on a distribution that moved is worth a warnin
 WARNED = 5  # distributions
 MOST_SERIES = 2  # of each side, in one chart
 LONGEST = 60  # letters of a setting's value
+NAMED = 4  # objects in a warning
+BEFORE = "before"  # in charts, for what the report is against
 WORDS = {"added": "came", "removed": "went", "changed": "changed", "assets": "have other files"}
 
 
@@ -48,10 +50,10 @@ def against(
         ),
         figures={name: (now[name], then.get(name)) for section in ours for name in section.gates},
     )
-    return (what_changed(found), *(_beside(section, before.get(section.key), told) for section in ours))
+    return (what_changed(found), *(_beside(section, before.get(section.key)) for section in ours))
 
 
-def _beside(ours: Section, theirs: Section | None, told: str) -> Section:
+def _beside(ours: Section, theirs: Section | None) -> Section:
     """A section with the other's numbers in its figures, bars and histograms."""
     if theirs is None:
         return ours
@@ -59,25 +61,25 @@ def _beside(ours: Section, theirs: Section | None, told: str) -> Section:
     for mine, other in pairs(ours, theirs):
         match mine, other:
             case Histogram(), Histogram():
-                shown += _overlaid(mine, other, told)
+                shown += _overlaid(mine, other)
             case Bars(), Bars():
-                shown.append(_noted(mine, other, told))
+                shown.append(_noted(mine, other))
             case Tiles(), _:
                 before = {tile.label: tile.value for one in theirs.exhibits if isinstance(one, Tiles) for tile in one.tiles}
-                shown.append(Tiles(tuple(_tile(tile, before.get(tile.label), told) for tile in mine.tiles)))
+                shown.append(Tiles(tuple(_tile(tile, before.get(tile.label)) for tile in mine.tiles)))
             case _:
                 shown.append(mine)
     return replace(ours, exhibits=tuple(shown))
 
 
-def _overlaid(mine: Histogram, other: Histogram, told: str) -> list[Histogram]:
+def _overlaid(mine: Histogram, other: Histogram) -> list[Histogram]:
     if mine.edges != other.edges or len(mine.series) > MOST_SERIES:
-        return [mine, replace(other, title=f"{other.title}, {told}", shares=mine.shares)]
-    theirs = {f"{name}, {told}": counts for name, counts in other.series.items()}
+        return [mine, replace(other, title=f"{other.title}, {BEFORE}", shares=mine.shares)]
+    theirs = {f"{name}, {BEFORE}": counts for name, counts in other.series.items()}
     return [replace(mine, series=mine.series | theirs, shares=True)]
 
 
-def _noted(mine: Bars, other: Bars, told: str) -> Bars:
+def _noted(mine: Bars, other: Bars) -> Bars:
     both = aligned(mine, other)
     wholes = [side.of or sum(bar.count for bar in side.bars) + side.left_out[1] for side in (mine, other)]
 
@@ -86,16 +88,18 @@ def _noted(mine: Bars, other: Bars, told: str) -> Bars:
             return bar
         count = both[bar.name][1]
         share = f" ({_percent(count / wholes[1])})" if wholes[1] else ""
-        return replace(bar, note="; ".join(filter(None, [bar.note, f"{told}: {count:,}{share}"])))
+        return replace(bar, note="; ".join(filter(None, [bar.note, f"{BEFORE} {count:,}{share}"])))
 
     gone = [Bar(name, 0) for name in both if name not in {REST, *(bar.name for bar in mine.bars)}]
     return replace(mine, bars=tuple(noted(bar) for bar in [*mine.bars, *gone]))
 
 
-def _tile(tile: Tile, before: str | None, told: str) -> Tile:
+def _tile(tile: Tile, before: str | None) -> Tile:
     if before is None:
         return tile
-    return replace(tile, note="; ".join(filter(None, [tile.note, f"{told}: {before}" if before != tile.value else f"as {told}"])))
+    return replace(
+        tile, note="; ".join(filter(None, [tile.note, f"{BEFORE} {before}" if before != tile.value else f"as {BEFORE}"]))
+    )
 
 
 def what_changed(found: Comparison) -> Section:
@@ -150,7 +154,7 @@ def _lead(found: Comparison) -> str:
 def _warnings(found: Comparison) -> tuple[str, ...]:
     said = []
     if gone := found.objects.counts()["removed"]:
-        named = found.objects.examples["removed"]
+        named = found.objects.examples["removed"][:NAMED]
         more = " …" if gone > len(named) else ""
         said.append(f"{_count(gone, 'object')} of {found.told} not here any more: {', '.join(named)}{more}")
     if found.settings:
@@ -158,12 +162,12 @@ def _warnings(found: Comparison) -> tuple[str, ...]:
             f"{_count(len(found.settings), 'setting')} not as in {found.told}: rows made with these and with those may be unlike."
         )
     far = [one for one, surely in found.moved if surely and one.distance >= FAR]
-    said += [f"{one.name}: moved by {_percent(one.distance)} against {found.told} ({_p(one)})." for one in far[:WARNED]]
+    said += [f"{one.name}: moved by {_percent(one.distance)} against {found.told} (p = {_p(one)})." for one in far[:WARNED]]
     return tuple(said)
 
 
 def _exhibits(found: Comparison) -> Iterator[Exhibit]:
-    objects, counts, told = found.objects, found.objects.counts(), found.told
+    objects, counts = found.objects, found.objects.counts()
     yield Tiles(
         tuple(
             Tile(f"objects {word}", f"{counts[what]:,}", tone="bad" if what == "removed" and counts[what] else "plain")
@@ -174,7 +178,8 @@ def _exhibits(found: Comparison) -> Iterator[Exhibit]:
         title="Objects by source",
         head=("source", *WORDS.values()),
         rows=tuple((source, *(counted[what] for what in WORDS)) for source, counted in objects.by_source.items()),
-        note="Changed: another asset, other metadata, or ingested with other settings.",
+        note=f"Changed: another asset, other metadata, or ingested with other settings. Here and in all that follows, “{BEFORE}” is "
+        f"{found.told}.",
     )
     if any(objects.examples.values()):
         yield Rows(
@@ -185,7 +190,7 @@ def _exhibits(found: Comparison) -> Iterator[Exhibit]:
         )
     yield Rows(
         title="Tables",
-        head=("table", "rows now", f"rows, {told}", "new", "gone", "made anew", "as they were"),
+        head=("table", "rows now", f"rows {BEFORE}", "new", "gone", "made anew", "as they were"),
         rows=tuple(
             (name, one.rows, one.rows_before, one.added, one.removed, one.remade, one.same) for name, one in found.tables.items()
         ),
@@ -195,12 +200,12 @@ def _exhibits(found: Comparison) -> Iterator[Exhibit]:
     if found.settings:
         yield Rows(
             title="Settings that differ",
-            head=("table", "stage", "setting", "now", told),
+            head=("table", "stage", "setting", "now", BEFORE),
             rows=tuple((table, stage, name, _text(now), _text(before)) for table, stage, name, now, before in found.settings),
         )
     yield Rows(
         title="Distributions, the most surely moved first",
-        head=("distribution", "moved", "distance", "p", "counted now", f"counted, {told}"),
+        head=("distribution", "moved", "distance", "p", "counted now", f"counted {BEFORE}"),
         rows=tuple(
             (
                 one.name,
@@ -219,7 +224,7 @@ def _exhibits(found: Comparison) -> Iterator[Exhibit]:
     )
     yield Rows(
         title="Figures",
-        head=("figure", "now", told, "difference"),
+        head=("figure", "now", BEFORE, "difference"),
         rows=tuple((name, now, before, _difference(now, before)) for name, (now, before) in found.figures.items()),
         folded=True,
     )
@@ -233,7 +238,7 @@ def _p(one: Moved) -> str:
     if one.log_p is None:
         return "–"
     exponent = one.log_p / math.log(10)
-    return f"p = {math.exp(one.log_p):.2g}" if exponent > -300 else f"p = 1e{exponent:.0f}"
+    return f"{math.exp(one.log_p):.2g}" if exponent > -300 else f"1e{exponent:.0f}"
 
 
 def _text(value: Any) -> str:

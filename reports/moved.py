@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from scipy.special import gammaln
 from scipy.stats import chi2
 
 from reports.section import Bars, Exhibit, Histogram, Section
@@ -93,7 +94,16 @@ def log_p_value(ours: Int64[np.ndarray, " n"], theirs: Int64[np.ndarray, " n"]) 
     if table.shape[1] < 2:
         return None
     expected = sums[:, None] * table.sum(axis=0) / total
-    return float(chi2.logsf(((table - expected) ** 2 / expected).sum(), table.shape[1] - 1))
+    return _log_tail(float(((table - expected) ** 2 / expected).sum()), table.shape[1] - 1)
+
+
+def _log_tail(statistic: float, freedom: int) -> float:
+    """Logarithm of the chance that chi-squared of so many degrees of freedom is beyond `statistic`."""
+    chance = float(chi2.sf(statistic, freedom))
+    if chance > 0:
+        return math.log(chance)
+    z, a = statistic / 2, freedom / 2  # too small for a float: the incomplete gamma function for z far above a (DLMF 8.11.2)
+    return (a - 1) * math.log(z) - z - float(gammaln(a)) + math.log1p((a - 1) / z)
 
 
 def _joined(table: Float64[np.ndarray, "2 n"], least: float) -> Float64[np.ndarray, "2 m"]:

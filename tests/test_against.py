@@ -213,7 +213,23 @@ def test_the_test_knows_how_many_were_counted():
     assert np.exp(small) > 0.1 and np.exp(large) < 1e-4
     # Pearson's statistic of [[600, 400], [500, 500]], by hand: 20.202
     assert large == pytest.approx(np.log(6.96e-6), abs=0.01)
-    assert log_p_value(np.array([10**7, 2 * 10**7]), np.array([2 * 10**7, 10**7])) < -1e5  # no underflow
+
+
+@pytest.mark.parametrize("many", [10, 100, 10**4, 10**7])
+def test_the_surest_too_are_told_apart(many):
+    """Of three bins the p-value is exp(-statistic / 2), be it too small for a float."""
+    ours, theirs = many * np.array([2, 3, 4]), many * np.array([4, 3, 2])
+    expected = (ours + theirs) / 2
+    statistic = ((ours - expected) ** 2 / expected).sum() * 2
+    assert log_p_value(ours, theirs) == pytest.approx(-statistic / 2)
+
+
+def test_beyond_what_a_float_holds_the_p_value_goes_on_where_it_was():
+    """Many bins: from one side of the float's limit to the other the logarithm falls as it fell before."""
+    logs = [log_p_value(many * np.arange(1, 31), many * np.arange(30, 0, -1)) for many in (4, 5, 6, 7, 8)]
+    assert logs[0] > -700 > logs[-1]  # a float ends at -745
+    steps = np.diff(logs)
+    assert (np.abs(np.diff(steps)) < 0.05 * np.abs(steps[0])).all()
 
 
 def test_too_few_counts_are_not_tested():
@@ -263,7 +279,7 @@ def test_histograms_of_other_bins_are_not_compared_but_shown_beside_each_other(t
     assert not [one for one in distributions(section(), other) if one.title == "Words"]
     corpora = [made(tmp_path / name, [object_row(1)]) for name in "ab"]
     _, shown = against([section()], [other], corpus=corpora[0], other=corpora[1], told="then")
-    assert [one.title for one in shown.exhibits if isinstance(one, Histogram)] == ["Words", "Words, then"]
+    assert [one.title for one in shown.exhibits if isinstance(one, Histogram)] == ["Words", "Words, before"]
 
 
 def test_names_that_one_side_leaves_out_are_compared_as_the_rest():
@@ -284,13 +300,13 @@ def test_the_report_shows_both_sides_in_its_charts(tmp_path):
     first, shown = against([section()], [other], corpus=corpora[0], other=corpora[1], told="then")
     assert (first.key, shown.key, shown.figures) == ("changed", "made", {"objects": 1000})
     histogram, mix, *_, tiles = shown.exhibits
-    assert histogram.series == {"captions": (900, 100), "captions, then": (900, 100)} and histogram.shares
+    assert histogram.series == {"captions": (900, 100), "captions, before": (900, 100)} and histogram.shares
     assert [(bar.name, bar.count, bar.note) for bar in mix.bars] == [
-        ("CC0-1.0", 600, "then: 30 (75.0 %)"),
-        ("CC-BY-4.0", 400, "then: 0 (0.0 %)"),
-        ("MIT", 0, "then: 10 (25.0 %)"),
+        ("CC0-1.0", 600, "before 30 (75.0 %)"),
+        ("CC-BY-4.0", 400, "before 0 (0.0 %)"),
+        ("MIT", 0, "before 10 (25.0 %)"),
     ]
-    assert [tile.note for tile in tiles.tiles] == ["then: 40", "as then"]
+    assert [tile.note for tile in tiles.tiles] == ["before 40", "as before"]
     assert first.figures["objects"]["removed"] == 1 and first.gates["objects_removed_share"] == 0.5
     assert first.warnings[0] == "1 object of then not here any more: test/2"
     [figures] = [one for one in first.exhibits if isinstance(one, Rows) and one.title == "Figures"]

@@ -59,20 +59,29 @@ def test_the_page_has_all_sections_in_order_and_the_lines_say_what_was_written(w
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "credits.csv", "report.html"]  # nothing half done
 
 
-def test_json_has_every_figure_and_the_objects_of_a_benchmark_are_found(whole, tmp_path, capsys):
-    arguments = ("--json", "--leaks", f"objaverse-lvis={whole}", "--teacher", TEACHER, "--sample", 20)
-    code, out, err = report(capsys, whole, "-o", tmp_path / "r.html", *arguments)
+def test_json_has_every_figure(whole, tmp_path, capsys):
+    code, out, err = report(capsys, whole, "-o", tmp_path / "r.html", "--json", "--teacher", TEACHER, "--sample", 20)
     told = json.loads(out, parse_constant=pytest.fail)
     assert (code, err) == (0, "")
     assert [*told["figures"]] == ORDER
     assert told["gates"]["objects"] == told["figures"]["overview"]["objects"] == 40
     assert told["bytes"] == (tmp_path / "r.html").stat().st_size
     assert told["section_seconds"].keys() == {*ORDER, "page"}
+    assert told["versions"]["objects"] == Corpus(whole).need("objects").version
+
+
+def test_objects_of_a_benchmark_and_of_one_shape_are_found_where_asked_for(whole, tmp_path, capsys):
+    page = tmp_path / "r.html"
+    code, out, err = report(capsys, whole, "-o", page, "--json", "--near", "--leaks", f"objaverse-lvis={whole}")
+    told = json.loads(out)
     labelled = Corpus(whole).need(SPLITS.name).count_rows()
+    assert (code, err) == (0, "")
     assert labelled and f"{labelled} of {labelled} objects of the benchmark objaverse-lvis" in " ".join(
         told["warnings"]["duplicates"]
     )
-    assert told["versions"]["objects"] == Corpus(whole).need("objects").version
+    assert told["gates"]["near_duplicate_share"] is not None
+    code, out, _ = report(capsys, whole, "-o", page, "--json")
+    assert json.loads(out)["gates"]["near_duplicate_share"] is None  # not asked for
 
 
 def test_a_condition_that_holds_fails_the_job_and_the_page_is_written_all_the_same(corpus, tmp_path, capsys):
