@@ -178,8 +178,8 @@ def _exhibits(found: Comparison) -> Iterator[Exhibit]:
         title="Objects by source",
         head=("source", *WORDS.values()),
         rows=tuple((source, *(counted[what] for what in WORDS)) for source, counted in objects.by_source.items()),
-        note=f"Changed: another asset, other metadata, or ingested with other settings. Here and in all that follows, “{BEFORE}” is "
-        f"{found.told}.",
+        note="Changed: another asset, other metadata, or ingested with other settings. Here and in all that follows, "
+        f"“{BEFORE}” is {found.told}.",
     )
     if any(objects.examples.values()):
         yield Rows(
