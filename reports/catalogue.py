@@ -51,7 +51,7 @@ class Facet:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts on objects, as numbers of words: text k is on object `objects[k]`, and its words are `words[starts[k]:starts[k + 1]]`."""
+    """Texts on objects, as numbers of words: text k is on object `objects[k]`, its words are `words[starts[k]:starts[k + 1]]`."""
 
     objects: Int[np.ndarray, " m"]
     starts: Int[np.ndarray, " m_1"]

@@ -375,7 +375,8 @@ async function drawCloud(id, box, tools) {
         margin: { l: 0, r: 0, t: 0, b: 0 },
         paper_bgcolor: "rgba(0,0,0,0)",
         uirevision: id,
-        scene: { aspectmode: "cube", xaxis: own("x"), yaxis: own("−z (back)"), zaxis: own("y (up)"), dragmode: "turntable", camera: { eye: { x: 0.9, y: -1.25, z: 0.6 } } },
+        hovermode: false, // else each move of the mouse draws all points once more, to be picked from
+        scene: { aspectmode: "cube", hovermode: false, xaxis: own("x"), yaxis: own("−z (back)"), zaxis: own("y (up)"), dragmode: "turntable", camera: { eye: { x: 0.9, y: -1.25, z: 0.6 } } },
       },
       { displayModeBar: false, responsive: true },
     );
