@@ -76,7 +76,7 @@ def embeddings(
         if number == 0:
             first = found
     main, neighbours = told[teachers[0]], nearest_of(corpus, teachers[0], various(first.ids, asked), NEIGHBOURS)
-    exhibits += _looked_at(corpus, teachers[0], first, mapped, neighbours, seed)
+    exhibits += _looked_at(corpus, teachers[0], first, mapped, neighbours)
     figures = {key: main[key] for key in _NAMES} | {"teacher": teachers[0], "teachers": told}
     figures["neighbours"] = [
         {"object_id": id, "neighbours": [{"object_id": other, "cosine": cosine} for other, cosine in near]}
@@ -241,7 +241,7 @@ def _tables(teacher: str, told: dict[str, Any]) -> Iterator[Rows]:
 
 
 def _looked_at(
-    corpus: Reader, teacher: str, found: Agreement, mapped: int, neighbours: dict[str, list[tuple[str, float]]], seed: int
+    corpus: Reader, teacher: str, found: Agreement, mapped: int, neighbours: dict[str, list[tuple[str, float]]]
 ) -> Iterator[Exhibit]:
     """The map, neighbours, and the objects that agree least with their captions."""
     on_map = found.ids[:mapped]
@@ -249,7 +249,7 @@ def _looked_at(
     worst = [found.ids[object].as_py() for object, _ in found.worst]
     shown = pa.array(dict.fromkeys([*near, *worst]), pa.string())
     about = called(corpus, pc.unique(pa.chunked_array([on_map, shown], pa.string())))
-    xy = laid_out(found.means[:mapped], seed=seed)
+    xy = laid_out(found.means[:mapped])
     if xy is not None:
         yield _map(teacher, on_map.to_pylist(), xy, found.score[:mapped], about, portraits(corpus, on_map, side=MAP_SIDE))
     pictures = portraits(corpus, shown, side=SIDE)

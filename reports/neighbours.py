@@ -23,16 +23,16 @@ LEAST_SPREAD = 1e-6  # variance of vectors that are all the same, but for roundi
 STREAMED_AT_ONCE = 1024
 
 
-def laid_out(vectors: Float32[np.ndarray, "n d"], *, seed: int = 0) -> Float32[np.ndarray, "n 2"] | None:
-    """Places in the plane. One thread: with several, sums are added up in another order each time, and the map is another one.
-    None: the vectors are too few, or all the same."""
+def laid_out(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n 2"] | None:
+    """Places in the plane; nothing of it is chance. One thread: with several, sums are added up in another order each time, and the
+    map is another one. None: the vectors are too few, or all the same."""
     if len(vectors) < FEWEST or vectors.var(axis=0).sum() < LEAST_SPREAD:
         return None
     with threadpool_limits(1):
         components = min(COMPONENTS, *vectors.shape)
         few = PCA(components, svd_solver="covariance_eigh").fit_transform(vectors)
         perplexity = min(PERPLEXITY, (len(few) - 1) / 3)
-        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(few).astype(np.float32)
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(few).astype(np.float32)
 
 
 def nearest_of(corpus: Reader, teacher: str, ids: Sequence[str], count: int) -> dict[str, list[tuple[str, float]]]:

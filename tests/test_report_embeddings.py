@@ -12,6 +12,7 @@ from PIL import Image
 
 import reports.agreement
 import reports.neighbours
+import reports.scans
 from pipeline.store import Corpus
 from reports.agreement import BINS, GRAIN, above, agreement, spread_of
 from reports.embeddings import NARROW, embeddings
@@ -131,7 +132,8 @@ def near(ours: np.ndarray, theirs: Counter) -> bool:
     return ours.sum() == wanted.sum() and np.abs(np.cumsum(ours) - np.cumsum(wanted)).max() <= 2
 
 
-def test_cosines_with_the_own_captions_are_those_of_a_plain_loop_by_origin_and_by_view(seen, there):
+def test_cosines_with_the_own_captions_are_those_of_a_plain_loop_by_origin_and_by_view(seen, there, monkeypatch):
+    monkeypatch.setattr(reports.scans, "ROWS_AT_ONCE", 7)
     found = agreement(there, TEACHER, sample=1000)
     assert sorted(found.ids.to_pylist()) == sorted(seen.ids) and found.origins == ["human", "machine"]
     for number, origin in enumerate(found.origins):
