@@ -28,7 +28,7 @@ SPRITE = ((600, 96), (6_000, 64), (40_000, 40))  # up to so many pictures of a m
 SPRITE_QUALITY = 60  # WebP's
 PALETTE = 10  # colours of series, --c0 … in page.css
 NAMED = {"red": "c5", "green": "c6", "blue": "c0"}  # those of them that a series' own name asks for
-LONG = 30  # letters of a cell from which on its column is not squeezed
+SHORT, LONG = 16, 30  # letters: cells of a column up to here are not broken; from here on they are not squeezed
 SVG_AT_MOST = 4_000  # points of a map that are drawn as SVG, which prints sharply; more are drawn by WebGL where there is any
 
 
@@ -103,14 +103,16 @@ def _number(value: str | int | float | None) -> str:
 
 
 def _kinds(table: Rows) -> list[str]:
-    """Of each column of a table: "number" where it holds numbers and nothing else, at least one; "long" where a text needs room."""
+    """Of each column of a table: "number" where it holds numbers and nothing else, at least one; "short" where no text
+    need be broken, "long" where one needs room."""
     kinds = []
     for column in range(len(table.head)):
         told = [row[column] for row in table.rows if row[column] is not None]
         if told and not any(isinstance(value, str) for value in told):
             kinds.append("number")
         else:
-            kinds.append("long" if any(len(_number(value)) > LONG for value in told) else "")
+            longest = max((len(_number(value)) for value in told), default=0)
+            kinds.append("short" if longest <= SHORT else "long" if longest > LONG else "")
     return kinds
 
 

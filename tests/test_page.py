@@ -243,7 +243,7 @@ def test_numbers_are_written_for_people(value, read):
 def test_columns_of_numbers_are_set_to_the_right_and_sort_by_value():
     table = Rows(title="r", head=("text", "number", "mixed", "nothing"), rows=(("a", 1000, 1, None), ("b", None, "x" * 31, None)))
     told = parsed(table)
-    assert [node.get("class") for node in told.xpath("//th")] == ["", "number", "long", ""]
+    assert [node.get("class") for node in told.xpath("//th")] == ["short", "number", "long", "short"]
     assert [node.get("data-value") for node in told.xpath("//td[2]")] == ["1000", ""]
 
 
@@ -324,7 +324,11 @@ def test_failures_are_folded_and_say_how_many_of_how_many():
     [fold] = parsed(Cases(title="render: memory", count=1200, cases=(case,))).xpath("//details")
     assert fold.get("open") is None
     assert " ".join(fold.find("summary").text_content().split()) == "render: memory 1,200, 1 shown"
-    assert [fold.xpath(f".//{tag}")[0].text for tag in ("h4", "pre", "code")] == ["test/1", "tail", "python -m jobs retry ROOT"]
+    assert [fold.xpath(f".//{tag}")[0].text_content() for tag in ("h4", "pre", "code")] == [
+        "test/1",
+        "tail",
+        "python -m jobs retry ROOT",
+    ]
 
 
 # ---- colours
