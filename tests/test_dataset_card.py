@@ -61,9 +61,10 @@ def test_the_body_has_the_figures_of_the_report(shouted):
         assert f"\n## {title}\n" in text
 
 
-def test_the_card_does_not_say_where_the_corpus_was(shouted):
-    content = str(card_of(shouted))
-    assert shouted.root not in content and "/tmp" not in content
+def test_the_card_does_not_say_where_the_corpus_was(corpus):
+    assert corpus.root in captions(Reader(corpus.root)).lead  # where there are no captions, it is said what to type
+    content = str(card_of(corpus))
+    assert corpus.root not in content and "python -m jobs caption ROOT" in content
 
 
 def test_what_the_loading_lines_do_works(shouted):
