@@ -142,6 +142,12 @@ def test_without_captions_the_same_figures_are_named_and_none_is_known(tmp_path)
     assert "python -m jobs caption" in absent.lead and absent.exhibits == () and absent.warnings == ()
 
 
+def test_captions_in_another_script_are_foreign_and_those_without_letters_are_not_told(tmp_path):
+    rows = [caption("test/0", number, text) for number, text in enumerate(("стул", "木の椅子", "1 2 3", "the chair"))]
+    figures = captions(made(tmp_path, rows)).figures
+    assert (figures["foreign_share"], figures["untold_share"], figures["english_share"]) == (0.5, 0.25, 0.25)
+
+
 def test_an_empty_table_of_captions_is_no_error(tmp_path):
     section = captions(made(tmp_path, []))
     assert (section.figures["captions"], section.figures["kept_share"], section.gates["captionless_share"]) == (0, None, 1.0)
@@ -184,6 +190,7 @@ def test_one_text_of_many_objects_and_objects_without_captions_are_warned_of(tmp
         ("uma cadeira de madeira com os braços", "Portuguese"),
         ("een houten stoel met het kussen", "Dutch"),
         ("wooden chair", "not told"),
+        ("sedia con una", "not told"),  # as much Spanish as Italian
         ("die cast car", "not told"),  # one German word is none
         ("die-cast car of the fifties", "English"),
         ("Théière", "not told"),

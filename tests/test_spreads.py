@@ -25,11 +25,15 @@ def test_a_histogram_counts_every_value_once_and_no_value_nowhere(rng):
     assert sum(made.series[""]) == len(there) and not made.shares
 
 
-def test_the_smallest_groups_stand_together(rng):
+def test_a_value_on_an_edge_is_counted_above_it_and_one_beyond_the_edges_in_the_outermost_bin():
+    assert histogram("t", "u", (0, 1, 2, 3), np.array([1.0, 1, 2, 3, 9, -1])).series == {"": (1, 2, 3)}
+
+
+def test_the_smallest_groups_stand_together():
     groups = [f"g{number}" for number in range(SERIES + 3)]
-    group = np.repeat(np.arange(len(groups)), np.arange(len(groups), 0, -1))[::-1]
+    group = np.repeat(np.arange(len(groups)), np.arange(1, len(groups) + 1))  # the last one is the largest
     made = histogram("t", "u", (0, 1, 2), np.full(len(group), 0.5), groups, group)
-    assert list(made.series) == [*groups[: SERIES - 1], OTHERS]
+    assert list(made.series) == [*groups[-SERIES + 1 :], OTHERS]
     assert sum(map(sum, made.series.values())) == len(group) and made.shares
     without = histogram("t", "u", (0, 1, 2), np.full(3, 1.5), groups, np.array([0, -1, 1]))
     assert without.series == {"g0": (0, 1), "g1": (0, 1)}
