@@ -20,7 +20,7 @@ from schemas.corpus import Reader
 COMPONENTS, PERPLEXITY = 50, 30
 FEWEST = 10  # objects that make a map
 LEAST_SPREAD = 1e-6  # variance of vectors that are all the same, but for rounding
-STREAMED_AT_ONCE = 1024
+STREAMED_AT_ONCE = 256  # objects; Lance reads some batches ahead
 
 
 def laid_out(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n 2"] | None:

@@ -18,6 +18,7 @@ from schemas.corpus import Reader
 from schemas.tables import OBJECTS, POINTS, VIEWS
 
 QUALITY = 80  # WebP's
+DRAWN = 3_000  # points of an object; every prefix of them is a good subsample
 AT_ONCE = 64  # pictures, or clouds, in memory
 
 
@@ -47,7 +48,10 @@ def portraits(corpus: Reader, ids: pa.Array, *, side: int) -> dict[str, bytes]:
             taken = views.take(first[1][begin : begin + AT_ONCE], columns=["object_id", "image"])
             made.update(zip(taken["object_id"].to_pylist(), pool.map(of_view, taken["image"].to_pylist()), strict=True))
         for begin in range(0, len(rows), AT_ONCE):
-            taken = clouds.take(rows[begin : begin + AT_ONCE], columns=["object_id", "xyz", "rgb", "area"]).to_pylist()
+            taken = clouds.take(rows[begin : begin + AT_ONCE], columns=["object_id", "xyz", "rgb", "area"])
+            for number, name in ((1, "xyz"), (2, "rgb")):
+                taken = taken.set_column(number, name, pc.list_slice(taken[name], 0, 3 * DRAWN))
+            taken = taken.to_pylist()
             drawn = pool.map(lambda row: _small(views_around(row, 1, side)[0], side), taken)
             made.update(zip((row["object_id"] for row in taken), drawn, strict=True))
     return made
