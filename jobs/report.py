@@ -1,7 +1,9 @@
 """A page that shows what is in a corpus, what failed and why, under which licences, and what it took to make.
 
 python -m jobs report /data/corpus -o report.html
+
 python -m jobs report /data/corpus --against 2026-11-20
+
 python -m jobs report /data/corpus --json --fail-if "failed_share>0.02" --fail-if "unknown_license_share>0"
 
 The page is one file that needs nothing but a browser. The corpus is read as it is when the job begins; nothing is written to it.
@@ -66,10 +68,11 @@ class Job:
     attribution: Path | None = None
     # Whose embeddings to show (ARCH:PRETRAINED). Default: the only teacher, or the one that has embedded most objects.
     teacher: str | None = None
-    # Objects in a sample, for what is not computed from all. Default: as each section has it.
+    # Objects whose embeddings are compared with their captions, at most; all that is counted is counted over all. Default: 20,000.
     sample: int | None = None
-    # What an hour of one core and of one GPU costs; without either, the report shows time and no money.
+    # What an hour of one core costs; without this and the next, the report shows time and no money.
     price_cpu_hour: float | None = None
+    # What an hour of one GPU costs.
     price_gpu_hour: float | None = None
     # What these prices are in.
     currency: str = "USD"
