@@ -278,10 +278,12 @@ def _lead(figures: Mapping[str, Any]) -> str:
         if figures["kept"]
         else f"None of {figures['captions']:,} captions is kept for training."
     )
-    if figures["objects"]:
+    if figures["captionless"]:
         said += (
             f" {figures['captionless']:,} of {figures['objects']:,} objects ({percent(figures['captionless_share'])}) have none."
         )
+    elif figures["objects"]:
+        said += " Every object has at least one."
     return said
 
 
