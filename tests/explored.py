@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEACHER = "tiny:none"
 HOSTILE = "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
 COLORS = {0: (200, 30, 30), 1: (30, 60, 200), 2: (30, 160, 60)}
+RED, GREEN, BLUE, YELLOW = (220, 20, 20), (20, 200, 20), (20, 20, 220), (220, 200, 20)
 REFUSED = "test/refused"  # what ingest failed on
 LOG = "Blender quit\nFatal: out of memory"
 
@@ -51,10 +52,11 @@ def view_row(number: int, view: int, color: tuple[int, int, int]) -> dict:
 
 
 def points_row(number: int, *, colored: bool) -> dict:
-    """A ball, its upper half red and its lower half blue."""
+    """A ball: its front (+z) is yellow, its right side (+x) green, the upper half of what is left red, the lower one blue."""
     xyz = np.random.default_rng(number).standard_normal((POINTS_PER_OBJECT, 3))
     xyz /= np.linalg.norm(xyz, axis=1, keepdims=True)
-    rgb = np.where(xyz[:, 1:2] > 0, (220, 20, 20), (20, 20, 220)).astype(np.uint8)
+    x, y, z = xyz.T[..., None]
+    rgb = np.select([z > 0.7, x > 0.7, y > 0], [YELLOW, GREEN, RED], BLUE).astype(np.uint8)
     return {
         "object_id": f"test/{number}",
         "stage": "points",
@@ -95,8 +97,8 @@ def put(corpus: Corpus, table: Table, rows: list[dict]) -> None:
 
 
 def made_corpus(root: str) -> Corpus:
-    """Eight objects: 0 and 1 have views, 2 has points too, 3 has points alone, without colour; 4 was not let in when it was rendered;
-    5 has a hostile name and captions; 6 and 7 have nothing. Another one could not be ingested, nor a text embedded."""
+    """Eight objects: 0 and 1 have views, 2 has points too, 3 has points alone, without colour; 4 was not let in when it was
+    rendered; 5 has a hostile name and captions; 6 and 7 have nothing. Another one could not be ingested, nor a text embedded."""
     corpus = Corpus(root)
     objects = [
         object_row(

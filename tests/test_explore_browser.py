@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from chromium import PHONE, browser  # noqa: F401
-from explored import HOSTILE, LOG, REFUSED, made_corpus, served
+from explored import BLUE, GREEN, HOSTILE, LOG, RED, REFUSED, YELLOW, made_corpus, served
 from PIL import Image
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
@@ -57,22 +57,24 @@ def loaded(tab, selector: str) -> int:
     return tab.evaluate("where => [...document.querySelectorAll(where)].filter((image) => image.naturalWidth > 0).length", selector)
 
 
-def drawn(tab) -> np.ndarray:
-    """Which pixels of the picture of the points are red, and which are blue: (2, h, w)."""
-    canvas = tab.locator(".cloud canvas").first
-    canvas.wait_for()
+def drawn(tab) -> dict[tuple, np.ndarray]:
+    """Where the points of each colour are in their picture: (row, column) of each pixel."""
+    tab.locator(".cloud canvas").first.wait_for()
     box = tab.locator(".cloud")
     box.scroll_into_view_if_needed()
     tab.wait_for_timeout(300)  # two frames, of a GPU that is none
     shown = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("RGB")).astype(int)
-    return np.stack([(shown[..., color] > 150) & (np.delete(shown, color, axis=-1) < 100).all(axis=-1) for color in (0, 2)])
+    return {color: np.argwhere(np.abs(shown - color).max(axis=-1) < 40) for color in (RED, GREEN, BLUE, YELLOW)}
 
 
 def test_somebody_searches_opens_an_object_and_goes_back(opened):
     tab = opened()
     assert len(names(tab, 9)) == 9
     tab.keyboard.press("/")
-    tab.keyboard.type("red chair")
+    tab.keyboard.type("red")
+    tab.wait_for_function("() => location.search === '?q=red'")
+    tab.keyboard.type(" chair")
+    tab.wait_for_function("() => location.search === '?q=red+chair'")
     assert names(tab, 1) == ["Red wooden chair"]
     assert at(tab) == "?q=red+chair" and tab.locator("#told").text_content() == "1 of 9 objects"
     tab.locator("#cards .card").click()
@@ -105,25 +107,26 @@ def test_a_link_opens_the_object_and_the_search_it_stands_in(opened):
 
 def test_the_points_are_drawn_turned_and_set_into_a_grid(opened):
     tab = opened("/?object=test/2")
-    red, blue = drawn(tab)
-    assert red.mean() > 0.01 and blue.mean() > 0.01
-    rows = np.arange(len(red))
-    assert (rows @ red).sum() / red.sum() < (rows @ blue).sum() / blue.sum()  # +y, the red half, is up
+    before = drawn(tab)
+    assert min(map(len, before.values())) > 500
+    middle = {color: pixels.mean(axis=0) for color, pixels in before.items()}
+    height = np.ptp(np.concatenate(list(before.values()))[:, 0])
+    assert middle[BLUE][0] - middle[RED][0] > 0.2 * height  # +y is up
+    assert middle[GREEN][1] - middle[YELLOW][1] > 0.3 * height  # from the front, +x is to the right: no mirror
     box = tab.locator(".cloud").bounding_box()
     tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tab.mouse.down()
     tab.mouse.move(box["x"] + box["width"] / 2 + 20, box["y"] + 20, steps=2)
     tab.mouse.up()
     turned = drawn(tab)
-    assert (turned != np.stack([red, blue])).mean() > 0.01
+    assert max(np.abs(turned[color].mean(axis=0) - middle[color]).max() for color in turned if len(turned[color])) > 0.05 * height
     texts = "() => document.querySelector('.cloud')._fullLayout.scene.xaxis.visible"
     assert tab.evaluate(texts) is False
     tab.get_by_role("button", name="Grid").click()
     tab.wait_for_function(texts)
     tab.get_by_role("button", name="Colours").click()
     tab.wait_for_timeout(300)
-    red, _ = drawn(tab)
-    assert red.mean() < 0.002
+    assert len(drawn(tab)[RED]) < 100
 
 
 def test_points_without_colour_are_said_to_have_none(opened):

@@ -4,6 +4,7 @@
 
 const TYPING = 250; // ms after the last letter before it is searched
 const POINT = 2.2; // diameter of a point, pixels
+const GRID = "rgba(128, 128, 128, 0.4)";
 const NAMES = {
   source: "Source",
   category: "Category",
@@ -279,7 +280,7 @@ function enlarge(place) {
   at("large-view").src = viewAddress(opened, enlarged);
   at("large-view").alt = `View ${view.view}`;
   const measures = { covered: view.alpha_coverage, "at the border": view.border_coverage, "too dark": view.dark_share, "too bright": view.bright_share };
-  const told = Object.entries(measures).filter(([, share]) => typeof share === "number").map(([name, share]) => `${(100 * share).toFixed(1)} % ${name}`);
+  const told = Object.entries(measures).filter(([, share]) => share > 0.0005).map(([name, share]) => `${(100 * share).toFixed(1)} % ${name}`);
   at("large-told").textContent = [`View ${view.view}`, `${view.width} × ${view.height}`, view.kind, view.file, ...told].filter(Boolean).join(" · ");
   at("before").disabled = at("after").disabled = views.length < 2;
   if (!at("large").open) at("large").showModal();
@@ -364,9 +365,8 @@ async function drawCloud(id, box, tools) {
   const shown = { grid: false, colored: colors !== null };
   // The canonical frame has y up and z to the front; plotly's z is up: a turn about x, not a mirror.
   const draw = () => {
-    const style = getComputedStyle(document.documentElement);
-    const [ink, line] = ["--grey", "--line"].map((name) => style.getPropertyValue(name) && resolved(name));
-    const own = (title) => ({ title: { text: title }, visible: shown.grid, range: [-1, 1], color: ink, gridcolor: line, zerolinecolor: ink, showbackground: false, showspikes: false });
+    const ink = resolved("--grey");
+    const own = (title) => ({ title: { text: title }, visible: shown.grid, range: [-1, 1], color: ink, gridcolor: GRID, zerolinecolor: ink, showbackground: false, showspikes: false });
     const marker = { size: POINT, line: { width: 0 }, ...(shown.colored ? { color: colors } : { color: y, colorscale: "Viridis" }) };
     return Plotly.react(
       box,
@@ -376,7 +376,7 @@ async function drawCloud(id, box, tools) {
         paper_bgcolor: "rgba(0,0,0,0)",
         uirevision: id,
         hovermode: false, // else each move of the mouse draws all points once more, to be picked from
-        scene: { aspectmode: "cube", hovermode: false, xaxis: own("x"), yaxis: own("−z (back)"), zaxis: own("y (up)"), dragmode: "turntable", camera: { eye: { x: 0.9, y: -1.25, z: 0.6 } } },
+        scene: { aspectmode: "cube", hovermode: false, xaxis: own("x"), yaxis: own("−z (back)"), zaxis: own("y (up)"), dragmode: "turntable", camera: { eye: { x: 1, y: -1.4, z: 0.65 } } },
       },
       { displayModeBar: false, responsive: true },
     );
