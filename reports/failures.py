@@ -238,7 +238,7 @@ def _exhibits(figures: Row, whys: list[Row], cases: list[Cases], warned: list[Ro
             title="Failures by source",
             head=("source", "objects named", "with a failure", "%", "most frequent"),
             rows=tuple(
-                (source, one["named"], one["objects"], round(100 * one["objects"] / one["named"], 2), by_count(one["failures"], 3))
+                (source, one["named"], one["objects"], round(100 * one["objects"] / one["named"], 1), by_count(one["failures"], 3))
                 for source, one in figures["sources"].items()
             ),
         )
@@ -252,7 +252,7 @@ def _exhibits(figures: Row, whys: list[Row], cases: list[Cases], warned: list[Ro
                     row["warning"],
                     row["of"],
                     row["objects"],
-                    round(100 * row["objects"] / figures["named"], 2),
+                    round(100 * row["objects"] / figures["named"], 1),
                     by_count(row["sources"]),
                     ", ".join(row["some"]),
                 )

@@ -346,7 +346,7 @@ def _exhibits(
                     called[step.name],
                     _because(why),
                     int(n.sum()),
-                    round(100 * int(n.sum()) / whole, 2),
+                    round(100 * int(n.sum()) / whole, 1),
                     by_count(dict(zip(sources, n.tolist(), strict=True))),
                 )
                 for step, there in zip(steps, losses, strict=True)

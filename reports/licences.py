@@ -221,7 +221,7 @@ def _exhibits(figures: dict[str, Any], credits: pa.Table, creators_shown: int) -
             (
                 name,
                 one["objects"],
-                round(100 * one["objects"] / figures["objects"], 2),
+                round(100 * one["objects"] / figures["objects"], 1),
                 *(_said(one[what]) for what in ("commercial", "adapted", "share_alike", "named", "given_on")),
             )
             for name, one in list(its.items())[:LICENCES_SHOWN]
