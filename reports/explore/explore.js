@@ -37,9 +37,9 @@ async function ask(kind, path, asked = {}) {
   waiting[kind]?.abort();
   const control = (waiting[kind] = new AbortController());
   const answer = await fetch(address(path, asked), { signal: control.signal });
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(told.error);
-  return told;
+  if (answer.ok) return answer.json();
+  const told = await answer.json().catch(() => null); // a bug, or a version of a table that was cleaned away
+  throw new Error(told?.error ?? "The server could not answer; its terminal says why. If the corpus was cleaned up meanwhile, start it again.");
 }
 
 function problem(error) {
