@@ -9,6 +9,7 @@ from reports.changes import ObjectChange, TableChange, object_changes, settings_
 from reports.gate import Figure, figures
 from reports.moved import LEVEL, REST, Moved, aligned, distributions, pairs, surely_moved
 from reports.section import Bar, Bars, Exhibit, Histogram, Rows, Section, Tile, Tiles
+from reports.spreads import percent
 from schemas.corpus import Reader
 
 FAR = 0.05  # distance from which on a distribution that moved is worth a warning
@@ -87,7 +88,7 @@ def _noted(mine: Bars, other: Bars) -> Bars:
         if bar.name not in both:
             return bar
         count = both[bar.name][1]
-        share = f" ({_percent(count / wholes[1])})" if wholes[1] else ""
+        share = f" ({percent(count / wholes[1])})" if wholes[1] else ""
         return replace(bar, note="; ".join(filter(None, [bar.note, f"{BEFORE} {count:,}{share}"])))
 
     gone = [Bar(name, 0) for name in both if name not in {REST, *(bar.name for bar in mine.bars)}]
@@ -162,7 +163,7 @@ def _warnings(found: Comparison) -> tuple[str, ...]:
             f"{_count(len(found.settings), 'setting')} not as in {found.told}: rows made with these and with those may be unlike."
         )
     far = [one for one, surely in found.moved if surely and one.distance >= FAR]
-    said += [f"{one.name}: moved by {_percent(one.distance)} against {found.told} (p = {_p(one)})." for one in far[:WARNED]]
+    said += [f"{one.name}: moved by {percent(one.distance)} against {found.told} (p = {_p(one)})." for one in far[:WARNED]]
     return tuple(said)
 
 
@@ -244,10 +245,6 @@ def _p(one: Moved) -> str:
 def _text(value: Any) -> str:
     text = "–" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _count(number: int, of: str) -> str:

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from reports.portraits import Called, called, portraits
 from reports.scans import scanned
 from reports.section import Exhibit, Histogram, Picture, Pictures, Rows, Section, Tile, Tiles
+from reports.spreads import percent
 from schemas.corpus import Reader
 from schemas.labels import labelled
 from schemas.tables import OBJECTS, SPLITS
@@ -249,7 +250,7 @@ def _lead(figures: dict[str, Any]) -> str:
     else:
         said = [
             f"{exact['objects']:,} of {figures['objects']:,} objects share their files with another one, in {exact['clusters']:,} "
-            f"clusters: {exact['superfluous']:,} would go if one of each stayed ({_percent(figures['duplicate_share'])})."
+            f"clusters: {exact['superfluous']:,} would go if one of each stayed ({percent(figures['duplicate_share'])})."
         ]
     if near is None:
         said.append("Shapes were not compared.")
@@ -288,7 +289,7 @@ def _tiles(figures: dict[str, Any]) -> Tiles:
         Tile(
             "same files",
             f"{exact['superfluous']:,}",
-            f"objects too many, {_percent(figures['duplicate_share'])}; in {exact['clusters']:,} clusters, "
+            f"objects too many, {percent(figures['duplicate_share'])}; in {exact['clusters']:,} clusters, "
             f"{exact['across_sources']:,} of them across sources",
         )
     ]
@@ -297,7 +298,7 @@ def _tiles(figures: dict[str, Any]) -> Tiles:
             Tile(
                 "same shapes",
                 f"{near['superfluous']:,}",
-                f"objects too many, {_percent(figures['near_duplicate_share'])}; in {near['clusters']:,} clusters, "
+                f"objects too many, {percent(figures['near_duplicate_share'])}; in {near['clusters']:,} clusters, "
                 f"{near['across_sources']:,} of them across sources",
             )
         )
@@ -305,10 +306,6 @@ def _tiles(figures: dict[str, Any]) -> Tiles:
         tone = "bad" if leak["leaked"] else "good"
         tiles.append(Tile(f"of {name}", f"{leak['leaked']:,}", f"of its {leak['objects']:,} objects are in this corpus", tone))
     return Tiles(tuple(tiles))
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _exhibits(

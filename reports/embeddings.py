@@ -19,6 +19,7 @@ from reports.agreement import BINS, GRAIN, MOST_VIEWS, Agreement, agreement, com
 from reports.neighbours import laid_out, nearest_of, various
 from reports.portraits import Called, called, portraits
 from reports.section import Exhibit, Histogram, Map, Picture, Pictures, Rows, Section, Tile, Tiles
+from reports.spreads import percent
 from schemas.corpus import CorpusError, Reader
 from schemas.tables import OBJECTS
 
@@ -158,7 +159,7 @@ def _lead(teachers: Sequence[str], main: dict[str, Any]) -> str:
     matched, mismatched = (main[whose]["median"] for whose in ("matched", "mismatched"))
     return (
         f"{said} The cosine of a view with a caption of its object is above that with a caption of another object in "
-        f"{_percent(main['matched_above_mismatched'])} of the cases (50 %: no better than chance); the medians are "
+        f"{percent(main['matched_above_mismatched'])} of the cases (50 %: no better than chance); the medians are "
         f"{matched:.3f} and {mismatched:.3f}."
     )
 
@@ -168,17 +169,13 @@ def _tiles(teacher: str, told: dict[str, Any]) -> Tiles:
     return Tiles(
         (
             Tile("embedded", f"{told['embedded']:,}", f"objects, by {teacher}: {told['dim']:,} numbers for each view and text"),
-            Tile("own above another's", "–" if auc is None else _percent(auc), "of pairs of a view and a caption; chance: 50 %"),
+            Tile("own above another's", "–" if auc is None else percent(auc), "of pairs of a view and a caption; chance: 50 %"),
             Tile(
                 "median cosine, own caption", _text(told["matched"]["median"]), f"another's: {_text(told['mismatched']['median'])}"
             ),
             Tile("spread", _text(spread), "mean of 1 - cosine between objects; 0: all the same"),
         )
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _text(number: float | None) -> str:

@@ -29,9 +29,9 @@ def share_of(part: int | None, whole: int | None) -> float | None:
     return float(part / whole) if whole else None
 
 
-def percent(share: float) -> str:
-    """A share to be read, "3.1 %", not broken between lines."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+def percent(share: float | None) -> str:
+    """A share to be read, "3.1 %", not broken between lines; "–" where there is none."""
+    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def unknown(figures: Mapping[str, Any]) -> dict[str, Any]:

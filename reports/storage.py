@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from reports.section import Bar, Bars, Rows, Section, Tile, Tiles
+from reports.spreads import percent
 from schemas.corpus import Reader
 from schemas.tables import OBJECTS
 
@@ -130,10 +131,6 @@ def size_text(size: float) -> str:
     raise AssertionError
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _whole(whole: Room, objects: int | None) -> dict[str, Any]:
     return whole.figures() | {"bytes_per_object": whole.live / objects if objects else None}
 
@@ -147,7 +144,7 @@ def _lead(whole: Room, objects: int | None) -> str:
     if not whole.bytes:
         return "This corpus has no tables."
     each = f", {size_text(whole.live / objects)} of live data for each of its {objects:,} objects" if objects else ""
-    dead = f"{size_text(whole.dead)} of it ({_percent(whole.dead / whole.bytes)}) are dead" if whole.dead else "None of it is dead"
+    dead = f"{size_text(whole.dead)} of it ({percent(whole.dead / whole.bytes)}) are dead" if whole.dead else "None of it is dead"
     return f"The tables take {size_text(whole.bytes)}{each}. {dead}."
 
 
@@ -155,7 +152,7 @@ def _warnings(whole: Room, root: str) -> tuple[str, ...]:
     said = []
     if _much_is_dead(whole):
         said.append(
-            f"{_percent(whole.dead / whole.bytes)} of the corpus' bytes are dead, {size_text(whole.dead)}: deleted rows, and files "
+            f"{percent(whole.dead / whole.bytes)} of the corpus' bytes are dead, {size_text(whole.dead)}: deleted rows, and files "
             f"that the current versions of its tables do not need. To have them back: python -m jobs maintain {root}"
         )
     if whole.loose > NOT_WORTH_IT:
@@ -177,7 +174,7 @@ def _tiles(whole: Room, objects: int | None) -> Tiles:
     tiles = [
         Tile("on disk", size_text(whole.bytes)),
         Tile("live", size_text(whole.live), "what the current versions of the tables need"),
-        Tile("dead", _percent(whole.dead / whole.bytes), parts, "bad" if _much_is_dead(whole) else "plain"),
+        Tile("dead", percent(whole.dead / whole.bytes), parts, "bad" if _much_is_dead(whole) else "plain"),
     ]
     if objects:
         tiles.append(Tile("per object", size_text(whole.live / objects), "live bytes of all tables together"))

@@ -302,9 +302,9 @@ def test_the_report_shows_both_sides_in_its_charts(tmp_path):
     histogram, mix, *_, tiles = shown.exhibits
     assert histogram.series == {"captions": (900, 100), "captions, before": (900, 100)} and histogram.shares
     assert [(bar.name, bar.count, bar.note) for bar in mix.bars] == [
-        ("CC0-1.0", 600, "before 30 (75.0 %)"),
-        ("CC-BY-4.0", 400, "before 0 (0.0 %)"),
-        ("MIT", 0, "before 10 (25.0 %)"),
+        ("CC0-1.0", 600, "before 30 (75.0\N{NO-BREAK SPACE}%)"),
+        ("CC-BY-4.0", 400, "before 0 (0.0\N{NO-BREAK SPACE}%)"),
+        ("MIT", 0, "before 10 (25.0\N{NO-BREAK SPACE}%)"),
     ]
     assert [tile.note for tile in tiles.tiles] == ["before 40", "as before"]
     assert first.figures["objects"]["removed"] == 1 and first.gates["objects_removed_share"] == 0.5

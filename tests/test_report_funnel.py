@@ -87,7 +87,7 @@ def test_a_small_corpus_by_hand(tmp_path):
     assert "0 of 6 objects" in section.lead
     assert "3 failed, 1 are of a kind that no stage has been run for, 2 are not done yet" in section.lead
     assert any(
-        isinstance(e, Rows) and ("pictures", "no stage that has run takes pcd", 1, 16.67, "test 1") in e.rows
+        isinstance(e, Rows) and ("pictures", "no stage that has run takes pcd", 1, 16.7, "test 1") in e.rows
         for e in section.exhibits
     )
 
