@@ -96,7 +96,8 @@ def _files() -> list[str]:
 
 
 def _columns() -> Iterator[tuple[str, object]]:
-    made = [make("a:b", 4) for make in (tables.image_embeddings, tables.text_embeddings, tables.class_embeddings, tables.shape_embeddings)]
+    of_vectors = (tables.image_embeddings, tables.text_embeddings, tables.class_embeddings, tables.shape_embeddings)
+    made = [make("a:b", 4) for make in of_vectors]
     for table in [one for one in vars(tables).values() if isinstance(one, tables.Table)] + made:
         yield from ((f"{table.name}.{field.name}", field) for field in table.schema)
 
