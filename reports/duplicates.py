@@ -272,8 +272,8 @@ def _warnings(corpus: Reader, figures: dict[str, Any]) -> Iterator[str]:
         split = figures["splits"][name]
         if outside := max(split["twins_outside"], split["near_twins_outside"] or 0):
             yield (
-                f"{outside:,} objects outside the split {name} are the same as objects in it: whoever holds {name} out still "
-                f"trains on them. To hold them out too: {held_out(name, corpus.root)}"
+                f"outside the split {name} {'is 1 object' if outside == 1 else f'are {outside:,} objects'} that it holds as well: "
+                f"whoever holds {name} out still trains on that. To hold them out, too: {held_out(name, corpus.root)}"
             )
     for name, leak in figures["leaks"].items():
         if leak["leaked"]:
