@@ -249,6 +249,16 @@ def test_a_benchmark_of_files_with_published_class_vectors(modelnet, encoders, t
     assert values(results[1]) == [(*found.top, found.class_mean)]
 
 
+def test_what_cannot_be_encoded_at_all_does_not_cost_the_other_figures(corpus, encoders, tmp_path, capsys):
+    arguments = [f"kinds={corpus.root}", "--encoder", encoders["uni3d"], "--teacher", TEACHER, "--views", 2, 4, "--seeds", 1]
+    code, said, _ = evaluated(capsys, *arguments, "--out", tmp_path / "out")
+    assert code == 0 and "left out: mean of views on kinds, 4 views: no object could be encoded" in said
+    assert [(one.method, one.fed) for one in load(tmp_path / "out")] == [
+        ("my-uni3d, step 1,200", "points"),
+        ("mean of views", "2 views"),
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------------- what it refuses
 
 
@@ -274,7 +284,7 @@ def test_a_benchmark_of_files_with_published_class_vectors(modelnet, encoders, t
             2,
             "vectors of 20 numbers, and my-uni3d",
         ),
-        (["kinds={corpus}", "--teacher", TEACHER, "--views", "4"], 1, "no object could be encoded"),
+        (["kinds={corpus}", "--teacher", TEACHER, "--views", "4"], 1, "no method could encode any object"),
     ],
 )
 def test_a_person_is_told_what_is_wrong(corpus, encoders, modelnet, tmp_path, capsys, rng, arguments, code, words):

@@ -65,6 +65,10 @@ class Asked:
             print(line, flush=True)
 
 
+class NothingEncoded(Refusal):
+    """A method can say nothing of a benchmark; of others, perhaps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """What is evaluated: an encoder, or (None) the mean of the teacher's embeddings of an object's views, which needs no training.
@@ -109,7 +113,7 @@ class Trial:
                 raise Refusal(f"{self.method.name} on {self.benchmark.name}: {error}") from error
         say_left_out(asked, told, found.failed)
         if not len(found.numbers):
-            raise Refusal(f"{told}: no object could be encoded", exit_code=1)
+            raise NothingEncoded(f"{told}: no object could be encoded", exit_code=1)
         return found
 
     def result(self, *, task: Task, fed: str, objects: int, figures: dict[str, Figure], **more: Any) -> Result:

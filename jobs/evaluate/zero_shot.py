@@ -23,7 +23,7 @@ from evaluate.class_names import class_source, class_vectors, source_told, teach
 from evaluate.result import Figure, Result
 from evaluate.retrieval import TOP
 from evaluate.zero_shot import Rule, ZeroShot, zero_shot
-from jobs.evaluate.asked import Asked, Method, Trial, fed_with, finish, trials_of, views_told
+from jobs.evaluate.asked import Asked, Method, NothingEncoded, Trial, fed_with, finish, trials_of, views_told
 from jobs.refusal import Refusal
 from pipeline.stage import ObjectError
 from pipeline.weights import TeacherError
@@ -51,11 +51,15 @@ def main(job: Job) -> int:
         raise Refusal("--seeds and --views: must be 1 or more, and no number of views twice")
     trials = trials_of(job)
     classifiers = _classifiers(job, trials)
-    results = [
-        _result(job, trial, views, *classifiers[_key(trial)])
-        for trial in trials
-        for views in (job.views if trial.method.reads == "views" else (None,))
-    ]
+    results = []
+    for trial in trials:
+        try:
+            for views in job.views if trial.method.reads == "views" else (None,):
+                results.append(_result(job, trial, views, *classifiers[_key(trial)]))
+        except NothingEncoded as error:
+            job.say(f"left out: {error}")
+    if not results:
+        raise Refusal("nothing could be evaluated: no method could encode any object", exit_code=1)
     return finish(job, results)
 
 
