@@ -31,11 +31,12 @@ from reports.contact_sheet import views_around
 from reports.failures import retry
 from schemas.tables import CAPTIONS, FAILURES, OBJECTS, POINTS, SPLITS, VIEWS
 
-HOME = Path(__file__).with_name("explore")
+HOME = Path(__file__).parent
 FILES = {
-    "/": ("explore.html", "text/html"),
-    "/explore.css": ("explore.css", "text/css"),
-    "/explore.js": ("explore.js", "text/javascript"),
+    "/": ("explore/explore.html", "text/html"),
+    "/colors.css": ("page/colors.css", "text/css"),
+    "/explore.css": ("explore/explore.css", "text/css"),
+    "/explore.js": ("explore/explore.js", "text/javascript"),
 }
 HOSTS = ("127.0.0.1", "localhost")
 AT_ONCE = 60  # objects, or failures, of one answer

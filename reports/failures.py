@@ -1,6 +1,5 @@
 """What went wrong, by stage and reason, with examples; and what was odd and did not stop an object."""
 
-import io
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -8,21 +7,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from reports.funnel import by_count, named, positions, sources_of
-from reports.sample import chosen, rows_of
+from reports.portraits import portraits
+from reports.sample import chosen
 from reports.scans import scanned, spread
 from reports.section import Bar, Bars, Case, Cases, Exhibit, Rows, Section, Tile, Tiles
 from reports.spreads import percent, share_of
 from schemas.corpus import Reader
-from schemas.tables import FAILURES, OBJECTS, POINTS, VIEWS
+from schemas.tables import FAILURES, OBJECTS, POINTS
 
 REASONS_SHOWN = 40  # with examples
 EXAMPLES = 6  # of each reason
 LOG_SHOWN = 4000  # characters of a log, its last ones
-PICTURE = 144  # pixels, the longer side of what is shown of an object's first view
-QUALITY = 70  # of that picture, WebP's
+PICTURE = 144  # pixels, the longer side of an object's picture
 MUCH = 0.05  # of all objects failed for one reason: worth a warning
 OF_WARNING = 2  # objects named for each warning
 WARNED = {OBJECTS.name: "asset", POINTS.name: "shape"}  # what the warnings of a table are about
@@ -153,7 +151,8 @@ def _cases(corpus: Reader, rows: pa.Table, whys: list[Row], examples: int, seed:
     if not places:
         return []
     full = dict(zip(places, corpus.need(FAILURES.name).take(places).to_pylist(), strict=True))
-    seen = _first_views(corpus, [row["object_id"] for row in full.values() if row.get("thumbnail") is None])
+    without = pa.array([row["object_id"] for row in full.values() if row.get("thumbnail") is None], pa.string())
+    seen = portraits(corpus, pc.unique(without), side=PICTURE)
     return [
         Cases(
             title=f"{why['stage']}: {why['reason']}",
@@ -179,28 +178,6 @@ def _case(root: str, row: Row, seen: dict[str, bytes]) -> Case:
 def retry(root: str, stage: str, reason: str) -> str:
     """What to type to have the objects tried again that a stage failed on for a reason."""
     return shlex.join(["python", "-m", "jobs", "retry", root, "--stage", stage, "--reason", reason])
-
-
-def _first_views(corpus: Reader, ids: list[str]) -> dict[str, bytes]:
-    """A small picture of each of these objects that has views: its first one."""
-    views = corpus.open(VIEWS.name)
-    places = rows_of(corpus, VIEWS.name, pa.array(ids, pa.string())) if views and ids else []
-    if not len(places):
-        return {}
-    whose = views.take(places, columns=["object_id", "view"])
-    firsts = whose.append_column("place", pa.array(places)).sort_by([("object_id", "ascending"), ("view", "ascending")])
-    firsts = firsts.group_by("object_id", use_threads=False).aggregate([("place", "first")])
-    images = views.take(sorted(firsts["place_first"].to_pylist()), columns=["object_id", "image"])
-    return {row["object_id"]: _small(row["image"]) for row in images.to_pylist()}
-
-
-def _small(image: bytes) -> bytes:
-    with Image.open(io.BytesIO(image)) as opened:
-        picture = opened.convert("RGBA")
-    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY, alpha_quality=QUALITY)
-    return file.getvalue()
 
 
 def _lead(figures: Row, whys: list[Row]) -> str:

@@ -26,7 +26,7 @@ from reports.section import Bars, Exhibit, Histogram, Map, Rows, Section
 HOME = Path(__file__).with_name("page")
 SPRITE = ((600, 96), (6_000, 64), (40_000, 40))  # up to so many pictures of a map are so many pixels wide
 SPRITE_QUALITY = 60  # WebP's
-PALETTE = 10  # colours of series, --c0 … in page.css
+PALETTE = 10  # colours of series, --c0 … in colors.css
 NAMED = {"red": "c5", "green": "c6", "blue": "c0"}  # those of them that a series' own name asks for
 SHORT, LONG = 16, 30  # letters: cells of a column up to here are not broken; from here on they are not squeezed
 SVG_AT_MOST = 4_000  # points of a map that are drawn as SVG, which prints sharply; more are drawn by WebGL where there is any
@@ -45,7 +45,7 @@ def page(sections: Sequence[Section], *, title: str, made: str) -> str:
         sections=sections,
         title=title,
         made=made,
-        style=(HOME / "page.css").read_text("utf-8"),
+        style="".join((HOME / name).read_text("utf-8") for name in ("colors.css", "page.css")),
         scripts=scripts,
         policy=_policy(scripts, webgl=any(isinstance(exhibit, Map) and _by_webgl(exhibit) for exhibit in exhibits)),
     )
@@ -133,7 +133,7 @@ def _uri(mime: str, data: bytes) -> str:
 
 
 def _colors(exhibit: Histogram) -> list[str]:
-    """The colour of each series, as page.css calls it."""
+    """The colour of each series, as colors.css calls it."""
     return [NAMED.get(name, f"c{number % PALETTE}") for number, name in enumerate(exhibit.series)]
 
 

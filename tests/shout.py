@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.stage import ObjectError, Task, Work, one_by_one
+from pipeline.stage import Made, ObjectError, Task, Work, one_by_one
 from pipeline.store import Corpus
 from schemas.tables import CAPTIONS
 
@@ -95,3 +95,30 @@ def texts(corpus: Corpus) -> dict[str, str]:
     rows = corpus.need("captions").to_table().to_pylist()
     assert len({row["object_id"] for row in rows}) == len(rows)
     return {row["object_id"]: row["text"] for row in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisper(Shout):
+    """Another stage with captions of its own."""
+
+    name: ClassVar = "whisper"
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two stages in one pass."""
+
+    stages: tuple
+
+    def start(self):
+        works = [stage.start() for stage in self.stages]
+
+        def work(tasks):
+            made = Made()
+            for stage, one in zip(self.stages, works, strict=True):
+                part = one([task for task in tasks if stage.name in task.keys])
+                made.rows |= part.rows
+                made.failures |= part.failures
+            return made
+
+        return work

@@ -139,7 +139,7 @@ def test_no_address_leads_out_of_the_file():
     places = told.xpath("//@src | //@href | //@action | //@data | //@poster | //@srcset")
     assert len(places) > 5 and all(place.startswith(("data:image/", "#")) for place in places)
     assert not told.xpath("//link | //iframe | //object | //embed | //base | //form")
-    style = (HOME / "page.css").read_text("utf-8")
+    style = (HOME / "colors.css").read_text("utf-8") + (HOME / "page.css").read_text("utf-8")
     assert "url(" not in style and "@import" not in style
 
 
@@ -342,7 +342,7 @@ def luminance(color: str) -> float:
 
 
 def test_texts_and_charts_stand_out_from_their_ground_in_both_schemes():
-    told = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", (HOME / "page.css").read_text("utf-8"))
+    told = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", (HOME / "colors.css").read_text("utf-8"))
     colors = {name: pair for name, *pair in told}
     texts = [(ink, ground, 4.5) for ink in ("ink", "grey", "accent", "bad", "good") for ground in ("paper", "raised")]
     texts += [("ink", "bad-paper", 4.5), ("bad", "bad-paper", 4.5), ("accent", "bad-paper", 4.5)]

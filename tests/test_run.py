@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import Worker, here, made_by, run
-from pipeline.stage import Made, NoRoom, Single
+from pipeline.stage import NoRoom, Single
 from pipeline.status import status
 from pipeline.store import Corpus, CorpusError
 from schemas.check import to_table
 from schemas.tables import CAPTIONS, OBJECTS
-from shout import Shout, object_row, texts
+from shout import Both, Shout, Whisper, object_row, texts
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +222,6 @@ def test_a_full_disk_met_by_one_of_several_calls_stops_the_run_and_keeps_what_wa
     assert (summary.done, len(texts(corpus))) == (20 - kept, 20)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Whisper(Shout):
-    """Another stage with captions of its own."""
-
-    name: ClassVar = "whisper"
-
-
 def test_stages_of_one_shared_table_leave_each_others_rows_alone(corpus):
     run(corpus, Single(Shout()))
     run(corpus, Single(Whisper(mark="...")))
@@ -255,25 +248,6 @@ def test_a_condition_says_which_rows_of_the_input_count(corpus):
     run(corpus, Single(Shout()))
     run(corpus, Single(Shout(only="name IN ('Thing 3', 'Thing 4')")))
     assert texts(corpus) == {"test/3": "THING 3!", "test/4": "THING 4!"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Both:
-    """Two stages in one pass, each with a condition of its own."""
-
-    stages: tuple
-
-    def start(self):
-        works = [stage.start() for stage in self.stages]
-
-        def work(tasks):
-            made = Made()
-            for stage, one in zip(self.stages, works, strict=True):
-                part = one([task for task in tasks if stage.name in task.keys])
-                made.rows |= part.rows
-            return made
-
-        return work
 
 
 def test_stages_of_one_pass_may_want_different_objects(corpus):

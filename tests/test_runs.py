@@ -21,11 +21,11 @@ import pipeline.cost
 from pipeline.cost import WHOLE_MACHINE, Clock, Share, Spent
 from pipeline.on_ray import OnRay, cluster
 from pipeline.run import _shuffled, made_by, run
-from pipeline.stage import Made, Single
+from pipeline.stage import Single
 from pipeline.store import Corpus
 from schemas.check import to_table
 from schemas.tables import OBJECTS, RUNS
-from shout import Shout, object_row, texts
+from shout import Both, Shout, Whisper, object_row, texts
 
 SECONDS = 0.05  # that a batch takes
 
@@ -125,33 +125,6 @@ pipeline.run.run(Corpus({corpus.root!r}), Single(Shout(dies=("Thing 11",))))
     run(corpus, Single(Shout()))
     [row] = rows(corpus)
     assert (row["stages"][0]["done"], row["stages"][0]["skipped"]) == (20 - kept, kept)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Whisper(Shout):
-    """Another stage with captions of its own."""
-
-    name: ClassVar = "whisper"
-
-
-@dataclasses.dataclass(frozen=True)
-class Both:
-    """Two stages in one pass."""
-
-    stages: tuple
-
-    def start(self):
-        works = [stage.start() for stage in self.stages]
-
-        def work(tasks):
-            made = Made()
-            for stage, one in zip(self.stages, works, strict=True):
-                part = one([task for task in tasks if stage.name in task.keys])
-                made.rows |= part.rows
-                made.failures |= part.failures
-            return made
-
-        return work
 
 
 def test_a_pass_of_two_stages_is_one_run_and_counts_an_object_once(corpus):

@@ -5,12 +5,11 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from pipeline.run import made_by, run
-from pipeline.stage import Made, Single
+from pipeline.stage import Single
 from pipeline.status import status
 from pipeline.store import Corpus
 from reports.passes import stages_of
@@ -19,34 +18,9 @@ from reports.time_and_cost import time_and_cost
 from schemas.check import to_table
 from schemas.corpus import Reader
 from schemas.tables import CAPTIONS, RUNS
-from shout import Shout
+from shout import Both, Shout, Whisper
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Whisper(Shout):
-    """Another stage with captions of its own."""
-
-    name: ClassVar = "whisper"
-
-
-@dataclasses.dataclass(frozen=True)
-class Both:
-    """Two stages in one pass."""
-
-    stages: tuple
-
-    def start(self):
-        works = [stage.start() for stage in self.stages]
-
-        def work(tasks):
-            made = Made()
-            for stage, one in zip(self.stages, works, strict=True):
-                made.rows |= one([task for task in tasks if stage.name in task.keys]).rows
-            return made
-
-        return work
 
 
 def row(number: int, *stages: Shout, done: int = 100, failed: int = 0, **changes) -> dict:
