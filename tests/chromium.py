@@ -12,9 +12,10 @@ FLAGS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """A started Chromium (a Browser of Playwright), or a skip."""
+    """A started Chromium (a Browser of Playwright), or a skip. Not longer than a module: while it runs, its thread has a running
+    event loop, and no other test could have one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e .[dev]")
     program = os.environ.get("TRICORPUS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
