@@ -1,6 +1,7 @@
 """Make 40 small objects in Objaverse's layout, two of them broken on purpose besides, and build a corpus from them.
 
-Leaves DEMO/hf-objaverse-v1 (the assets), DEMO/corpus (the tables) and DEMO/contact_sheet.png (views beside projected points).
+Leaves DEMO/hf-objaverse-v1 (the assets), DEMO/corpus (the tables), DEMO/contact_sheet.png (views beside projected points) and
+DEMO/report.html (what is in the corpus, what failed and why).
 """
 
 import time
@@ -12,6 +13,8 @@ from jobs.build import main as build
 from jobs.evaluate.canary import Job as Evaluate
 from jobs.evaluate.canary import main as evaluate
 from jobs.progress import duration
+from jobs.report import Job as Report
+from jobs.report import main as report
 from jobs.status import page
 from pipeline.made.made_objects import write_broken, write_objaverse
 from pipeline.stage import Row
@@ -48,7 +51,10 @@ def main(job: Job) -> int:
     contact_sheet(subjects(corpus, 12), caption=f"{root}: views, and points seen through the same cameras").save(sheet)
     print(f"\n{page(root, status(corpus), completeness(corpus))}\n")
     evaluate(Evaluate(root=root))
-    print(f"\nlook at {sheet}; all of it took {duration(time.monotonic() - began)}")
+    print()
+    audit = job.folder / "report.html"
+    report(Report(root=root, output=audit, title="The demo"))
+    print(f"\nlook at {sheet} and, in a browser, at {audit}; all of it took {duration(time.monotonic() - began)}")
     return 0
 
 
