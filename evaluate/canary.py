@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float32, Int64
 
-from schemas.check import matrix
+from schemas.check import matrix, vectors_of
 from schemas.corpus import Reader
 from schemas.labels import Said, class_names, pairs, usual_split
 from schemas.tables import CAPTIONS
@@ -356,9 +356,8 @@ def _vectors(
     """The views' unit vectors of some objects, how many each has, and each object's mean, brought to unit length. raw: the mean is
     that of the vectors as the teacher gave them."""
     rows = images.take(places, columns=["embedding", "lengths"])
-    column = rows["embedding"].combine_chunks()
-    counts = pc.list_value_length(column).to_numpy()
-    views = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(counts.sum(), -1)
+    views, counts = vectors_of(rows["embedding"].combine_chunks())
+    views = views.astype(np.float32)
     lengths = rows["lengths"].combine_chunks().flatten().to_numpy()[:, None] if raw else np.float32(1)
     starts = np.cumsum(counts) - counts
     return views, counts, _unit(np.add.reduceat(views * lengths, starts, axis=0))

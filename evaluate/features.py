@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int64
 
 from evaluate.benchmark import Benchmark, Cloud
 from pipeline.stage import ObjectError
+from schemas.check import vectors_of
 from schemas.corpus import Reader
 from schemas.tables import VIEWS
 from trainer.encode import Encoder, Short, order_drawn, points_taken, views_drawn
@@ -42,28 +43,6 @@ class Features:
     vectors: Float32[np.ndarray, "m d"]
     failed: dict[str, str] = field(default_factory=dict)
     by_chance: bool = False
-
-
-def encoded(
-    encoder: Encoder,
-    benchmark: Benchmark,
-    *,
-    views: int | None = None,
-    seed: int = 0,
-    batch: int = BATCH,
-    progress: Progress | None = None,
-) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
-    """Numbers and vectors alone, see `features`."""
-    made = features(encoder, benchmark, views=views, seed=seed, batch=batch, progress=progress)
-    return made.numbers, made.vectors
-
-
-def averaged(
-    benchmark: Benchmark, teacher: str, *, views: int | None = None, seed: int = 0
-) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
-    """Numbers and vectors alone, see `averages`."""
-    made = averages(benchmark, teacher, views=views, seed=seed)
-    return made.numbers, made.vectors
 
 
 def features(
@@ -179,10 +158,8 @@ def _wanted(benchmark: Benchmark, stored: pa.Array) -> Int64[np.ndarray, "m 2"]:
 
 
 def _views_of_rows(rows: pa.Table) -> list[Float32[np.ndarray, "views d"]]:
-    column = rows["embedding"].combine_chunks()
-    counts = pc.list_value_length(column).to_numpy()
-    flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return np.split(flat.reshape(counts.sum(), -1), np.cumsum(counts)[:-1])
+    vectors, counts = vectors_of(rows["embedding"].combine_chunks())
+    return np.split(vectors.astype(np.float32), np.cumsum(counts)[:-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------- clouds

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Float32
 
@@ -23,6 +22,7 @@ from evaluate.retrieval import cosines
 from pipeline.embed import half_unit
 from pipeline.stage import Made, Task, Work
 from pipeline.store import Corpus
+from schemas.check import vectors_of
 from schemas.corpus import CorpusError, Reader, any_of
 from schemas.tables import POINTS, VIEWS, Table, shape_embeddings
 from trainer.checkpoints import to_json
@@ -273,12 +273,11 @@ def index(gallery: Gallery) -> str:
 def mean_of_views(embedding: pa.ListArray, lengths: pa.ListArray) -> Float32[np.ndarray, "n d"]:
     """Unit vectors of objects from the columns `embedding` and `lengths` of image_embeddings: the mean over an object's views, of
     the vectors as the teacher gave them, or of unit vectors where their lengths were not kept."""
-    counts = pc.list_value_length(embedding).to_numpy()
-    views = _flat(embedding.flatten()).reshape(counts.sum(), -1).astype(np.float32)
+    vectors, counts = vectors_of(embedding)
     stored = np.repeat(lengths.is_valid().to_numpy(zero_copy_only=False), counts)
-    factors = np.ones(len(views), np.float32)
+    factors = np.ones(len(vectors), np.float32)
     factors[stored] = lengths.drop_null().flatten().to_numpy(zero_copy_only=False)
-    sums = np.add.reduceat(views * factors[:, None], np.cumsum(counts) - counts, axis=0)
+    sums = np.add.reduceat(vectors.astype(np.float32) * factors[:, None], np.cumsum(counts) - counts, axis=0)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 

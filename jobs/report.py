@@ -41,6 +41,7 @@ from reports.overview import overview
 from reports.page import page
 from reports.points import points
 from reports.section import Section
+from reports.spreads import number_of
 from reports.storage import size_text, storage
 from reports.time_and_cost import time_and_cost
 from reports.views import views
@@ -263,14 +264,10 @@ def _lines(
     yield from (f"fails: {said}" for said in failed)
     file = written["report"]
     size = size_text(file.stat().st_size)
-    yield f"{file}: {size}, in {duration(whole)}; {_count(len(warnings), 'warning')}; open it in a browser"
+    yield f"{file}: {size}, in {duration(whole)}; {number_of(len(warnings), 'warning')}; open it in a browser"
 
 
 def _name(root: str) -> str:
     """The last part of a place, with the one before where that is a name for anything."""
     *above, last = root.rstrip("/").split("/")
     return f"{above[-1]}/{last}" if last == "corpus" and above and above[-1] else last
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number:,} {of}" + "s" * (number != 1)

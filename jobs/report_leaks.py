@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluate.benchmark import Benchmark
 from evaluate.duplicates import near_duplicates, of_corpus
-from evaluate.leaks import leaks, listed
+from evaluate.leaks import TrainedOn, leaks, listed
 from evaluate.sets.named import open_benchmark
 from jobs.progress import progress
 from jobs.refusal import Refusal
@@ -23,7 +23,8 @@ def compared(corpus: Reader, asked: Sequence[str], *, near: bool, quiet: bool) -
     objects are of one shape. Refusal: there is no such benchmark."""
     benchmarks = [_opened(one) for one in asked]
     shapes = _near(corpus, quiet) if near else {}
-    return shapes | {"leaks": [_leak(corpus, benchmark, near, quiet) for benchmark in benchmarks]}
+    held = listed(corpus.root) if benchmarks else None
+    return shapes | {"leaks": [_leak(held, benchmark, near, quiet) for benchmark in benchmarks]}
 
 
 def _opened(asked: str) -> Benchmark:
@@ -44,7 +45,7 @@ def _near(corpus: Reader, quiet: bool) -> dict[str, Any]:
     return {"near": [(clouds.ids[one], clouds.ids[other], apart) for one, other, apart in pairs], "compared": len(clouds.ids)}
 
 
-def _leak(corpus: Reader, benchmark: Benchmark, near: bool, quiet: bool) -> Leak:
+def _leak(held: TrainedOn, benchmark: Benchmark, near: bool, quiet: bool) -> Leak:
     with progress(f"compare with {benchmark.name}", None, UNIT, quiet=quiet) as bar:
-        found = leaks(listed(corpus.root), benchmark, near=near, progress=lambda done, total: bar.update(done=done, total=total))
+        found = leaks(held, benchmark, near=near, progress=lambda done, total: bar.update(done=done, total=total))
     return Leak(**{field.name: getattr(found, field.name) for field in dataclasses.fields(Leak)})

@@ -9,7 +9,7 @@ from reports.changes import ObjectChange, TableChange, object_changes, settings_
 from reports.gate import Figure, figures
 from reports.moved import LEVEL, REST, Moved, aligned, distributions, pairs, surely_moved
 from reports.section import Bar, Bars, Exhibit, Histogram, Rows, Section, Tile, Tiles
-from reports.spreads import percent
+from reports.spreads import number_of, percent
 from schemas.corpus import Reader
 
 FAR = 0.05  # distance from which on a distribution that moved is worth a warning
@@ -140,16 +140,16 @@ def _figures(one: Moved, surely: bool) -> dict[str, Any]:
 def _lead(found: Comparison) -> str:
     objects, counts, told = found.objects, found.objects.counts(), found.told
     if not (counts["added"] or counts["removed"] or counts["changed"]):
-        came = f"The {_count(objects.now, 'object')} are those of {told}, and none has changed."
+        came = f"The {number_of(objects.now, 'object')} are those of {told}, and none has changed."
     else:
         came = (
-            f"Against {told}, {_count(counts['added'], 'object')} came, {counts['removed']:,} went, and {counts['changed']:,} "
+            f"Against {told}, {number_of(counts['added'], 'object')} came, {counts['removed']:,} went, and {counts['changed']:,} "
             f"changed ({counts['assets']:,} of them have other files): {objects.before:,} then, {objects.now:,} now."
         )
     surely = [one for one, yes in found.moved if yes]
     if not surely:
-        return f"{came} None of {_count(len(found.moved), 'distribution')} moved beyond what chance explains."
-    return f"{came} {len(surely):,} of {_count(len(found.moved), 'distribution')} moved; most surely, {surely[0].name}."
+        return f"{came} None of {number_of(len(found.moved), 'distribution')} moved beyond what chance explains."
+    return f"{came} {len(surely):,} of {number_of(len(found.moved), 'distribution')} moved; most surely, {surely[0].name}."
 
 
 def _warnings(found: Comparison) -> tuple[str, ...]:
@@ -157,10 +157,11 @@ def _warnings(found: Comparison) -> tuple[str, ...]:
     if gone := found.objects.counts()["removed"]:
         named = found.objects.examples["removed"][:NAMED]
         more = " …" if gone > len(named) else ""
-        said.append(f"{_count(gone, 'object')} of {found.told} not here any more: {', '.join(named)}{more}")
+        said.append(f"{number_of(gone, 'object')} of {found.told} not here any more: {', '.join(named)}{more}")
     if found.settings:
         said.append(
-            f"{_count(len(found.settings), 'setting')} not as in {found.told}: rows made with these and with those may be unlike."
+            f"{number_of(len(found.settings), 'setting')} not as in {found.told}: rows made with these and with those may be "
+            "unlike."
         )
     far = [one for one, surely in found.moved if surely and one.distance >= FAR]
     said += [f"{one.name}: moved by {percent(one.distance)} against {found.told} (p = {_p(one)})." for one in far[:WARNED]]
@@ -245,7 +246,3 @@ def _p(one: Moved) -> str:
 def _text(value: Any) -> str:
     text = "–" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number:,} {of}" + "s" * (number != 1)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int, Int64
 
 from reports.sample import chosen
 from reports.scans import scanned
-from schemas.check import matrix
+from schemas.check import matrix, vectors_of
 from schemas.corpus import Reader
 from schemas.tables import CAPTIONS
 
@@ -139,13 +139,6 @@ def _texts(texts: Any, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"
     if not len(rows):
         return np.empty((0, 0), np.float32)
     return matrix(texts.take(rows, columns=["embedding"])["embedding"]).astype(np.float32)
-
-
-def vectors_of(column: pa.ListArray) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
-    """All vectors of a column of lists of vectors, (v, d), and how many each row has."""
-    vectors = column.flatten()
-    size = vectors.type.list_size
-    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, size), pc.list_value_length(column).to_numpy()
 
 
 def means_of(vectors: np.ndarray, counts: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:

@@ -14,7 +14,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from reports.agreement import means_of, vectors_of, views_of
+from reports.agreement import means_of, views_of
+from schemas.check import vectors_of
 from schemas.corpus import Reader
 
 COMPONENTS, PERPLEXITY = 50, 30

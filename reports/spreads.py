@@ -34,6 +34,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
+def number_of(number: int, noun: str) -> str:
+    """ "1 object", "2,000 objects"; of nouns that take an s."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 def unknown(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The same figures by name, and none of them known."""
     return {name: unknown(value) if isinstance(value, Mapping) else None for name, value in figures.items()}

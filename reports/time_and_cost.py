@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.passes import Hours, Pass, Prices, Stage, stages_of
 from reports.section import Bar, Bars, Exhibit, Rows, Section, Tile, Tiles
+from reports.spreads import number_of
 from schemas.corpus import Reader
 from schemas.tables import RUNS
 
@@ -86,7 +87,7 @@ def _lead(figures: dict[str, Any], stages: dict[str, Stage]) -> str:
     if not figures["runs"]:
         return "No run has left its time here: each was killed, or was before runs were kept, or nothing has been made."
     longest, share = max(((name, one["wall_share"] or 0) for name, one in figures["passes"].items()), key=lambda pair: pair[1])
-    said = [f"{_count(figures['runs'], 'run')} took {_time(figures['wall_hours'])} by the clock, {_hours_text(figures)}"]
+    said = [f"{number_of(figures['runs'], 'run')} took {_time(figures['wall_hours'])} by the clock, {_hours_text(figures)}"]
     said[0] += "" if figures["cost"] is None else f", {_money(figures['cost'], figures['currency'])}"
     said.append(f"{longest} took {100 * share:.0f} % of the time" if len(figures["passes"]) > 1 else "")
     if figures["untimed_share"]:
@@ -127,7 +128,7 @@ def _tiles(figures: dict[str, Any]) -> Tiles:
         "" if figures["busy_share"] is None else f"workers had work {100 * figures['busy_share']:.0f} % of the time they were held"
     )
     tiles = [
-        Tile("by the clock", _time(figures["wall_hours"]), _count(figures["runs"], "run")),
+        Tile("by the clock", _time(figures["wall_hours"]), number_of(figures["runs"], "run")),
         Tile("core hours", _number(figures["cpu_hours"]), busy),
         Tile("GPU hours", _number(figures["gpu_hours"])),
     ]
@@ -222,10 +223,6 @@ def _rounded(number: float | None) -> float | None:
         return number
     digits = min(4, 2 - math.floor(math.log10(number)))
     return round(number, digits) if digits > 0 else round(number)
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number:,} {of}" + "s" * (number != 1)
 
 
 def _number(number: float) -> str:

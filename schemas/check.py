@@ -119,6 +119,13 @@ def matrix(values: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([_flat(chunk) for chunk in values.chunks]) if values.num_chunks else np.zeros((0, values.type.list_size))
 
 
+def vectors_of(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """All vectors of a column of lists of vectors, (v, d), and how many each row has, (rows,)."""
+    vectors = column.flatten()
+    size = vectors.type.list_size
+    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, size), pc.list_value_length(column).to_numpy()
+
+
 def _flat(chunk: pa.FixedSizeListArray) -> np.ndarray:
     filled = np.zeros((len(chunk), chunk.type.list_size), _dtype(chunk.type.value_type))
     filled[chunk.is_valid().to_numpy(zero_copy_only=False)] = (

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from evaluate.benchmark import Benchmark, Cloud
-from evaluate.features import MOST_WAITING, averaged, averages, encoded, features
+from evaluate.features import MOST_WAITING, averages, features
 from pipeline.stage import ObjectError
 from schemas.corpus import CorpusError, Reader
 from separable import TEACHER, separable
@@ -87,7 +87,8 @@ def test_clouds_of_any_size_colour_and_frame_are_embedded_as_each_alone(small, r
     kinds = [(90, True, "+y"), (120, True, "+y"), (90, False, "+y"), (500, True, "+z"), (90, True, "+z"), (400, True, "+y")]
     clouds = [a_cloud(rng, count, colored=colored, up=up) for _ in range(5) for count, colored, up in kinds]
     for batch in (1, 3, 32):
-        numbers, vectors = encoded(small, of_clouds(clouds), batch=batch, seed=7)
+        made = features(small, of_clouds(clouds), batch=batch, seed=7)
+        numbers, vectors = made.numbers, made.vectors
         assert numbers.tolist() == list(range(30)) and vectors.dtype == np.float32
         for cloud, vector in zip(clouds, vectors, strict=True):
             alone = small.points(cloud.xyz, cloud.rgb, up=cloud.up, seed=7)[0]
@@ -125,7 +126,7 @@ class Sized(torch.nn.Module):
 
 def test_what_cannot_be_read_or_embedded_is_left_out_and_named(small, rng):
     clouds = [a_cloud(rng, 90) for _ in range(6)]
-    expected = encoded(small, of_clouds(clouds))[1]
+    expected = features(small, of_clouds(clouds)).vectors
     broken = list(clouds)
     broken[1] = ObjectError("unreadable", "the file is cut off")
     broken[3] = Cloud(np.where(np.arange(90)[:, None] == 7, np.nan, clouds[3].xyz), clouds[3].rgb, "+y")
@@ -283,7 +284,8 @@ def test_without_lengths_the_mean_is_of_unit_vectors(tmp_path):
     corpus = separable(tmp_path / "corpus", objects=4)
     table = corpus.need(f"image_embeddings/{TEACHER}")
     table.update({"lengths": "NULL"}, where="object_id = 'test/3'")
-    numbers, vectors = averaged(of_corpus(corpus.root, IDS[:4]), TEACHER)
+    made = averages(of_corpus(corpus.root, IDS[:4]), TEACHER)
+    numbers, vectors = made.numbers, made.vectors
     assert numbers.tolist() == [0, 1, 2, 3]
     for row in corpus.need(f"image_embeddings/{TEACHER}").to_table(columns=["object_id", "embedding"]).to_pylist():
         mean = np.array(row["embedding"], np.float32).mean(axis=0)

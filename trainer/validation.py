@@ -18,7 +18,7 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from schemas.check import matrix
+from schemas.check import matrix, vectors_of
 from schemas.corpus import CorpusError, Reader, quote
 from schemas.labels import labels, usual_split
 from schemas.tables import SPLITS
@@ -226,8 +226,8 @@ def means_of_views(corpus: Reader, teacher: str, ids: list[str], version: int) -
         batch = batch.filter(pc.greater(pc.list_value_length(batch["embedding"]), 0))
         if not len(batch):
             continue
-        counts = pc.list_value_length(batch["embedding"]).to_numpy()
-        views = batch["embedding"].flatten().flatten().to_numpy().reshape(counts.sum(), -1).astype(np.float32)
+        views, counts = vectors_of(batch["embedding"])
+        views = views.astype(np.float32)
         known = np.repeat(batch["lengths"].is_valid().to_numpy(zero_copy_only=False), counts)
         views[known] *= batch["lengths"].flatten().to_numpy(zero_copy_only=False)[:, None]
         sums = np.add.reduceat(views, np.cumsum(counts) - counts, axis=0)
